@@ -1,0 +1,153 @@
+"""What a run is asked to do, as the workflows take it: frozen, made once, handed down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+#: Name under which the further segmentation is written (``seg-hyperprep_dseg``).
+SEGMENTATION_NAME = "hyperprep"
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One T1-weighted image of one session, and what is known of it beforehand.
+
+    Attributes
+    ----------
+    t1w : Path
+        The raw image, inside its BIDS data set (the derivatives' entities come from this name).
+    mask : Path or None
+        A brain mask of this very image, from a derivative; any grid.
+    skull_stripped : bool or None
+        ``SkullStripped`` of the sidecar; None where the sidecar does not say.
+
+    Examples
+    --------
+    >>> Scan(Path("/data/sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz")).label
+    'sub-01_ses-2'
+    """
+
+    t1w: Path
+    mask: Path | None = None
+    skull_stripped: bool | None = None
+
+    @property
+    def label(self) -> str:
+        """The entities of the file name, without suffix and extension."""
+        return self.t1w.name.split(".", 1)[0].rsplit("_", 1)[0]
+
+    @property
+    def node_name(self) -> str:
+        """The label as Nipype allows it in names of nodes and workflows.
+
+        Examples
+        --------
+        >>> Scan(Path("sub-01_acq-a_run-2_T1w.nii")).node_name
+        'sub_01_acq_a_run_2'
+        """
+        return "".join(char if char.isalnum() else "_" for char in self.label)
+
+
+@dataclass(frozen=True)
+class Template:
+    """The standard brain that everything is brought to; it lies in an MNI-like frame.
+
+    Attributes
+    ----------
+    name : str
+        The ``space-`` label of the derivatives, alphanumeric.
+    image : Path or None
+        T1-weighted template; None takes the MNI152 template that nilearn carries.
+    mask : Path or None
+        Its brain mask; None takes the non-zero region of a skull-stripped template,
+        or the network's mask of one with a skull.
+    uri : str or None
+        What sidecars give as ``SpatialReference``; None makes a BIDS URI from the name.
+    """
+
+    name: str = "MNI152NLin2009aSym"
+    image: Path | None = None
+    mask: Path | None = None
+    uri: str | None = None
+
+    @property
+    def spatial_reference(self) -> str:
+        """The BIDS URI (or URL) that sidecars give as ``SpatialReference``.
+
+        Examples
+        --------
+        >>> Template().spatial_reference
+        'bids:templateflow:tpl-MNI152NLin2009aSym'
+        """
+        return self.uri or f"bids:templateflow:tpl-{self.name}"
+
+
+@dataclass(frozen=True)
+class OutputSpace:
+    """A grid in the template's space on which the results are also written.
+
+    Attributes
+    ----------
+    resolution : str or None
+        The ``res-`` label; None writes no such entity and takes the template's own grid.
+    reference : Path or None
+        An image whose grid is used; None makes a grid of ``resolution`` mm over the template.
+    """
+
+    resolution: str | None = None
+    reference: Path | None = None
+
+
+@dataclass(frozen=True)
+class AnatSettings:
+    """How every scan of a run is processed.
+
+    Attributes
+    ----------
+    bids_dir, output_dir : Path
+        Raw data set (for the BIDS URIs of the sources) and root of the derivatives.
+    labels : tuple of str
+        Structures to segment: names, FreeSurfer numbers, super-regions or ``"all"``.
+    lam : float or "auto"
+        Regularisation weight of the registration, in [0, 1]; ``"auto"`` searches it per image pair.
+    refine : "ncc" or "none"
+        Instance refinement after the network.
+    dof : int
+        Degrees of freedom of the prealignment: 6, 7 or 12.
+    bias_correct : bool
+        N4 bias field correction of the T1w image.
+    skull_strip : "auto", "skip" or "force"
+        ``auto`` believes the scan's sidecar, ``skip`` takes every scan as skull-stripped,
+        ``force`` lets the network find the brain in every scan.
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``, already resolved.
+    omp_nthreads : int
+        Threads of one node.
+    weights_dir : Path or None
+        Folder searched for weights before the environment and the package.
+    weights_sha256 : mapping
+        Digest of each network's weights by name (``locate``, ``segment``, ``hypermorph``); enters the
+        hash of the nodes, so that other weights make the nodes run again.
+    on_failure : "raise" or "warn"
+        What a failed prealignment does to its scan.
+    reportlets : bool
+        Draw the figures of the report.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    labels: tuple[str, ...] = ("all",)
+    lam: float | Literal["auto"] = "auto"
+    refine: Literal["ncc", "none"] = "ncc"
+    dof: int = 12
+    bias_correct: bool = True
+    skull_strip: Literal["auto", "skip", "force"] = "auto"
+    device: str = "cpu"
+    omp_nthreads: int = 1
+    weights_dir: Path | None = None
+    weights_sha256: Mapping[str, str] = field(default_factory=dict)
+    on_failure: Literal["raise", "warn"] = "raise"
+    reportlets: bool = True
