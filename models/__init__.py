@@ -1,0 +1,1 @@
+"""Everything numeric: geometry, networks, losses, synthesis, prediction and training. Never Nipype, never BIDS."""

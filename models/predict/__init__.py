@@ -1,0 +1,1 @@
+"""Image in, image out: one file per capability, each usable alone from Python."""

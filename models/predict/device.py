@@ -1,0 +1,87 @@
+"""Where torch computes and with how many threads. The only place that names cuda."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from hyperprep.exceptions import DeviceError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """Device to compute on.
+
+    Parameters
+    ----------
+    name
+        ``"auto"`` (a GPU where there is one, else the CPU), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+
+    Returns
+    -------
+    torch.device
+        The device.
+
+    Raises
+    ------
+    DeviceError
+        If the name is unknown, or a GPU was asked for by name and is not there.
+
+    Examples
+    --------
+    >>> pick_device("cpu")
+    device(type='cpu')
+    """
+    wanted = name.strip().lower()
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cpu":
+        return torch.device("cpu")
+    kind, _, number = wanted.partition(":")
+    if kind != "cuda" or (":" in wanted and not number.isdecimal()):
+        raise DeviceError(f"Unknown device '{name}': use auto, cpu, cuda or cuda:N.")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count == 0:
+        raise DeviceError(
+            f"Device '{name}' was asked for, but torch finds no GPU here: use --device cpu or auto."
+        )
+    if number and int(number) >= count:
+        raise DeviceError(f"Device '{name}' was asked for, but there are only {count} GPUs, numbered from 0.")
+    return torch.device(wanted)
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[int]:
+    """Run a block with a number of torch threads, then put the previous number back.
+
+    Parameters
+    ----------
+    count
+        Threads for operations on the CPU; ``None`` leaves torch's own choice.
+
+    Yields
+    ------
+    int
+        Threads in use.
+
+    Raises
+    ------
+    ValueError
+        If the number is below 1.
+
+    Examples
+    --------
+    >>> with torch_threads(1) as threads:
+    ...     threads
+    1
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"a number of threads is at least 1, not {count}")
+    before = torch.get_num_threads()
+    try:
+        if count is not None:
+            torch.set_num_threads(count)
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,352 @@
+"""Images from and to disk, checked before anything is computed from them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import zlib
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from hyperprep.exceptions import NoInputError, ScanError
+from hyperprep.models.spatial.files import replacing
+from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.transforms import resample
+
+LOGGER = logging.getLogger(__name__)
+
+MAX_VOXELS = 600_000_000
+MAX_EXTENT = 1000.0
+MIN_EXTENT = 5.0
+"""A scan whose field of view (mm) or number of voxels lies outside these is refused."""
+
+MAX_NONFINITE_SHARE = 0.01
+"""Up to this share of voxels that are not finite is set to zero; more is an error."""
+
+
+def read_scan(path: str | os.PathLike[str]) -> nb.Nifti1Image:
+    """Read an intensity image and check that it can be used.
+
+    Parameters
+    ----------
+    path
+        File of any format that nibabel reads: three-dimensional, or four-dimensional with one volume.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        ``(X, Y, Z)`` float32 in memory, finite and not constant. Up to 1 % of voxels that were not finite are
+        zero, which is logged as a warning.
+
+    Raises
+    ------
+    NoInputError
+        If the file is missing or cannot be opened.
+    ScanError
+        If it is empty, truncated, no image, two-dimensional, a series of volumes, mostly not finite, constant,
+        without orientation, or of an absurd size.
+    """
+    source = Path(path)
+    img = _open(source)
+    shape = _spatial_shape(source, img.shape)
+    affine = _orientation(source, img)
+    _check_size(source, shape, affine)
+    data = _load(source, img).reshape(shape)
+    finite = np.isfinite(data)
+    share = 1.0 - np.count_nonzero(finite) / data.size
+    if share >= MAX_NONFINITE_SHARE:
+        raise ScanError(
+            f"{source}: {100 * share:.1f} % of the voxels are NaN or infinite. "
+            "Such an image cannot be repaired here: convert the original scan again."
+        )
+    if share > 0:
+        count = data.size - np.count_nonzero(finite)
+        LOGGER.warning("%s: %d voxels were NaN or infinite and are read as 0.", source, count)
+        data = np.where(finite, data, np.float32(0))
+    if data.min() == data.max():
+        raise ScanError(
+            f"{source}: every voxel has the value {float(data.flat[0]):g}. "
+            "The image is empty: check how it was exported."
+        )
+    result = nb.Nifti1Image(data, affine)
+    result.header.set_xyzt_units("mm")
+    return result
+
+
+def read_mask(path: str | os.PathLike[str], *, like: nb.Nifti1Image | None = None) -> nb.Nifti1Image:
+    """Read a mask: voxels above one half are inside.
+
+    Parameters
+    ----------
+    path
+        File of the mask.
+    like
+        Image whose grid the mask must have; a mask on another grid is resampled in world space
+        (nearest neighbour), which is logged.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        uint8, 0 and 1.
+
+    Raises
+    ------
+    NoInputError
+        If the file is missing.
+    ScanError
+        If it is no image or nothing is inside the mask.
+    """
+    source = Path(path)
+    img = _read_categorical(source)
+    inside = (np.asanyarray(img.dataobj) > 0.5).astype(np.uint8)
+    mask = _on_grid(source, nb.Nifti1Image(inside, img.affine), like)
+    if not np.asanyarray(mask.dataobj).any():
+        raise ScanError(
+            f"{source}: nothing is inside this mask{_where(like)}: check that it belongs to this scan."
+        )
+    return mask
+
+
+def read_dseg(path: str | os.PathLike[str], *, like: nb.Nifti1Image | None = None) -> nb.Nifti1Image:
+    """Read a discrete segmentation.
+
+    Parameters
+    ----------
+    path
+        File of the segmentation; whole numbers, 0 outside.
+    like
+        Image whose grid it must have; a segmentation on another grid is resampled in world space.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        int32 label numbers.
+
+    Raises
+    ------
+    NoInputError
+        If the file is missing.
+    ScanError
+        If it is no image, holds fractions, or no label at all.
+    """
+    source = Path(path)
+    img = _read_categorical(source)
+    values = np.asanyarray(img.dataobj)
+    numbers = np.rint(values).astype(np.int32)
+    if np.abs(values - numbers).max() > 1e-3:
+        raise ScanError(
+            f"{source}: holds fractions, but a segmentation has whole label numbers: is it a probseg?"
+        )
+    dseg = _on_grid(source, nb.Nifti1Image(numbers, img.affine), like)
+    if not np.asanyarray(dseg.dataobj).any():
+        raise ScanError(f"{source}: no voxel has a label{_where(like)}: check that it belongs to this scan.")
+    return dseg
+
+
+def write_image(img: nb.Nifti1Image, path: str | os.PathLike[str]) -> Path:
+    """Write an image so that a file with its final name is always complete.
+
+    Parameters
+    ----------
+    img
+        Image in memory; its data type is kept. Equal images give equal bytes.
+    path
+        ``.nii.gz`` or ``.nii``.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    target = Path(path)
+    with replacing(target) as temporary:
+        nb.save(img, temporary)
+    return target
+
+
+def robust_rescale(
+    data: np.ndarray, mask: np.ndarray | None = None, *, low: float = 0.5, high: float = 99.5
+) -> np.ndarray:
+    """Bring intensities to [0, 1] by two percentiles.
+
+    Parameters
+    ----------
+    data
+        Intensities, any shape.
+    mask
+        Same shape; the percentiles are taken where it is not zero. Without one, where the data are not zero.
+    low, high
+        Percentiles that become 0 and 1; what lies beyond is clipped.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32, same shape.
+
+    Raises
+    ------
+    ScanError
+        If nothing is inside the mask or all intensities there are equal.
+
+    Examples
+    --------
+    >>> robust_rescale(np.arange(1, 6), low=0, high=100).tolist()
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    inside = data[np.asarray(mask) != 0] if mask is not None else data[data != 0]
+    if inside.size == 0:
+        raise ScanError("There is no voxel to take the intensity range from: the mask or the image is empty.")
+    bottom, top = (float(value) for value in np.percentile(inside, (low, high)))
+    if top <= bottom:
+        raise ScanError(
+            f"Intensities inside the mask hardly vary (both percentiles are {top:g}): wrong mask?"
+        )
+    return np.clip((data.astype(np.float32) - bottom) / (top - bottom), 0, 1).astype(np.float32)
+
+
+def keep_inside(img: nb.Nifti1Image, mask: nb.Nifti1Image) -> nb.Nifti1Image:
+    """Set an image to zero outside a mask on the same grid.
+
+    Raises
+    ------
+    ScanError
+        If the grids differ.
+
+    Examples
+    --------
+    >>> img = nb.Nifti1Image(np.ones((7, 8, 9), np.float32), np.eye(4))
+    >>> float(keep_inside(img, nb.Nifti1Image(np.zeros((7, 8, 9), np.uint8), np.eye(4))).get_fdata().max())
+    0.0
+    """
+    if not Grid.of(img).same_as(Grid.of(mask)):
+        raise ScanError(
+            f"Image {img.shape} and mask {mask.shape} are on different grids: resample the mask first."
+        )
+    data = np.asanyarray(img.dataobj)
+    return nb.Nifti1Image(np.where(np.asanyarray(mask.dataobj) != 0, data, data.dtype.type(0)), img.affine)
+
+
+def _open(source: Path) -> nb.spatialimages.SpatialImage:
+    if not source.exists():
+        why = "is a link to a file that is not there" if source.is_symlink() else "does not exist"
+        raise NoInputError(f"{source} {why}: check the path (or fetch the file, if the data set is a clone).")
+    if not source.is_file() or not os.access(source, os.R_OK):
+        raise NoInputError(f"{source} is not a file that can be read: check its type and permissions.")
+    if source.stat().st_size == 0:
+        raise ScanError(f"{source} has zero size: copy or convert it again.")
+    try:
+        img = nb.load(source)
+    except (ImageFileError, HeaderDataError, ValueError, EOFError, OSError, zlib.error) as error:
+        raise ScanError(
+            f"{source} is not a readable image ({error}): is it a complete NIfTI file?"
+        ) from error
+    if not isinstance(img, nb.spatialimages.SpatialImage):
+        raise ScanError(f"{source} holds {type(img).__name__}, not a volume: give a NIfTI image.")
+    if img.get_data_dtype().kind not in "biuf":
+        raise ScanError(
+            f"{source} has data type {img.get_data_dtype()}: only images with one real value per voxel."
+        )
+    return img
+
+
+def _load(source: Path, img: nb.spatialimages.SpatialImage) -> np.ndarray:
+    try:
+        return np.asarray(img.get_fdata(dtype=np.float32, caching="unchanged"))
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        raise ScanError(
+            f"{source} is truncated or damaged ({error}): its header was read, its voxels were not. Copy it again."
+        ) from error
+
+
+def _spatial_shape(source: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """The three sizes of a volume; trailing axes must have one element."""
+    if len(shape) < 3 or min(shape) < 1 or sorted(shape[:3])[0] == 1:
+        raise ScanError(f"{source} has shape {shape}: a single slice or line, not a volume. Give a 3-D scan.")
+    if np.prod(shape[3:], dtype=int) != 1:
+        raise ScanError(
+            f"{source} has shape {shape}: {np.prod(shape[3:], dtype=int)} volumes where one is expected. "
+            "Give the volume to use as a file of its own."
+        )
+    return (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+def _orientation(source: Path, img: nb.spatialimages.SpatialImage) -> np.ndarray:
+    """A usable affine of the image: the sform, or the qform where the sform is unusable."""
+    candidates = [img.affine]
+    if isinstance(img, nb.Nifti1Image):
+        header = img.header
+        candidates = [
+            form(coded=False)
+            for form, code in (
+                (header.get_sform, header["sform_code"]),
+                (header.get_qform, header["qform_code"]),
+            )
+            if code > 0
+        ]
+        if not candidates:
+            raise ScanError(
+                f"{source} has no orientation (sform_code and qform_code are 0), so left and right are unknown. "
+                "Convert it again with its orientation."
+            )
+    for affine in candidates:
+        if affine is not None and np.isfinite(affine).all() and _scaled_determinant(affine) > 1e-3:
+            if affine is not candidates[0]:
+                LOGGER.warning("%s: its sform is singular; the qform is used.", source)
+            return np.asarray(affine, dtype=np.float64)
+    raise ScanError(
+        f"{source} has a singular orientation matrix {np.round(candidates[0][:3], 4).tolist()}: "
+        "its header is damaged. Convert it again."
+    )
+
+
+def _scaled_determinant(affine: np.ndarray) -> float:
+    """|determinant| after scaling the columns to length 1: 1 for perpendicular axes, 0 for a flat volume."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if lengths.min() <= 0:
+        return 0.0
+    return float(abs(np.linalg.det(affine[:3, :3] / lengths)))
+
+
+def _check_size(source: Path, shape: tuple[int, int, int], affine: np.ndarray) -> None:
+    extent = Grid(shape, affine).extent
+    voxels = shape[0] * shape[1] * shape[2]
+    if voxels > MAX_VOXELS:
+        raise ScanError(
+            f"{source} has {voxels:,} voxels {shape}; up to {MAX_VOXELS:,} are accepted: downsample it."
+        )
+    if extent.max() > MAX_EXTENT or extent.min() < MIN_EXTENT:
+        size = " x ".join(f"{length:.4g}" for length in extent)
+        raise ScanError(
+            f"{source} covers {size} mm, which no head scan does: "
+            "the voxel sizes in its header are wrong or not in millimetres."
+        )
+
+
+def _read_categorical(source: Path) -> nb.Nifti1Image:
+    """A mask or segmentation as stored, three-dimensional, finite."""
+    img = _open(source)
+    shape = _spatial_shape(source, img.shape)
+    affine = _orientation(source, img)
+    _check_size(source, shape, affine)
+    data = np.nan_to_num(_load(source, img).reshape(shape), posinf=0.0, neginf=0.0)
+    return nb.Nifti1Image(data, affine)
+
+
+def _on_grid(source: Path, img: nb.Nifti1Image, like: nb.Nifti1Image | None) -> nb.Nifti1Image:
+    if like is None or Grid.of(img).same_as(Grid.of(like), tolerance=0.05):
+        return img if like is None else nb.Nifti1Image(np.asanyarray(img.dataobj), like.affine)
+    LOGGER.warning("%s: its grid %s differs from the scan's %s; resampled.", source, img.shape, like.shape)
+    return resample(img, Grid.of(like), [np.eye(4)], interpolation="nearest")
+
+
+def _where(like: nb.Nifti1Image | None) -> str:
+    return "" if like is None else " within the scan's field of view"
