@@ -12,7 +12,7 @@ from hyperprep.exceptions import OutputError
 
 
 def split_suffix(path: Path) -> tuple[str, str]:
-    """Name and suffix of a file; ``.nii.gz`` counts as one suffix.
+    """Split a file's name and suffix; ``.nii.gz`` counts as one suffix.
 
     Examples
     --------
@@ -27,9 +27,9 @@ def split_suffix(path: Path) -> tuple[str, str]:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Temporary name beside ``path`` (same suffix) that becomes ``path`` when the block ends well.
+    """Give a temporary name beside ``path`` (same suffix) that becomes ``path`` when the block ends well.
 
-    Missing folders are made. When the block raises, the temporary file is removed and ``path`` stays as it was.
+    Missing folders are made. When the block raises, the temporary file is removed, ``path`` stays as it was.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{stem}.", suffix=suffix, dir=target.parent)
     except OSError as error:
         raise OutputError(
-            f"Cannot write {target}: {error.strerror or error}. Choose a folder that exists on a writable disk."
+            f"Cannot write {target}: {error.strerror or error}. Choose a folder on a writable disk."
         ) from error
     os.close(handle)
     temporary = Path(name)

@@ -137,7 +137,7 @@ class Grid:
 def model_grid(spacing: float = 2.0) -> Grid:
     """Grid that the networks see: RAS, isotropic, in the template's frame.
 
-    The field of view is 192 x 224 x 192 mm and begins at (-96, -132, -78) mm; the first voxel's centre lies there.
+    The field of view is 192 x 224 x 192 mm; the first voxel's centre lies at (-96, -132, -78) mm.
 
     Parameters
     ----------
@@ -161,4 +161,4 @@ def model_grid(spacing: float = 2.0) -> Grid:
         raise ValueError(f"a model grid of {spacing} mm does not fill {MODEL_EXTENT} mm exactly")
     affine = np.diag([spacing, spacing, spacing, 1.0])
     affine[:3, 3] = MODEL_START
-    return Grid((int(round(sizes[0])), int(round(sizes[1])), int(round(sizes[2]))), affine)
+    return Grid((round(sizes[0]), round(sizes[1]), round(sizes[2])), affine)

@@ -47,8 +47,8 @@ def read_scan(path: str | os.PathLike[str]) -> nb.Nifti1Image:
     NoInputError
         If the file is missing or cannot be opened.
     ScanError
-        If it is empty, truncated, no image, two-dimensional, a series of volumes, mostly not finite, constant,
-        without orientation, or of an absurd size.
+        If it is empty, truncated, no image, two-dimensional, a series of volumes, mostly not finite,
+        constant, without orientation, or of an absurd size.
     """
     source = Path(path)
     img = _open(source)
@@ -263,12 +263,13 @@ def _load(source: Path, img: nb.spatialimages.SpatialImage) -> np.ndarray:
         return np.asarray(img.get_fdata(dtype=np.float32, caching="unchanged"))
     except (ValueError, EOFError, OSError, zlib.error) as error:
         raise ScanError(
-            f"{source} is truncated or damaged ({error}): its header was read, its voxels were not. Copy it again."
+            f"{source} is truncated or damaged ({error}): its header can be read, its voxels cannot. "
+            "Copy it again."
         ) from error
 
 
 def _spatial_shape(source: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """The three sizes of a volume; trailing axes must have one element."""
+    """Return the three sizes of a volume; trailing axes must have one element."""
     if len(shape) < 3 or min(shape) < 1 or sorted(shape[:3])[0] == 1:
         raise ScanError(f"{source} has shape {shape}: a single slice or line, not a volume. Give a 3-D scan.")
     if np.prod(shape[3:], dtype=int) != 1:
@@ -280,7 +281,7 @@ def _spatial_shape(source: Path, shape: tuple[int, ...]) -> tuple[int, int, int]
 
 
 def _orientation(source: Path, img: nb.spatialimages.SpatialImage) -> np.ndarray:
-    """A usable affine of the image: the sform, or the qform where the sform is unusable."""
+    """Return a usable affine: the sform, or the qform where the sform is unusable."""
     candidates = [img.affine]
     if isinstance(img, nb.Nifti1Image):
         header = img.header
@@ -294,7 +295,7 @@ def _orientation(source: Path, img: nb.spatialimages.SpatialImage) -> np.ndarray
         ]
         if not candidates:
             raise ScanError(
-                f"{source} has no orientation (sform_code and qform_code are 0), so left and right are unknown. "
+                f"{source} has no orientation (sform_code and qform_code are 0): left and right are unknown. "
                 "Convert it again with its orientation."
             )
     for affine in candidates:
@@ -309,7 +310,7 @@ def _orientation(source: Path, img: nb.spatialimages.SpatialImage) -> np.ndarray
 
 
 def _scaled_determinant(affine: np.ndarray) -> float:
-    """|determinant| after scaling the columns to length 1: 1 for perpendicular axes, 0 for a flat volume."""
+    """Return |det| after scaling the columns to length 1: 1 for perpendicular axes, 0 for a flat volume."""
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if lengths.min() <= 0:
         return 0.0
@@ -332,7 +333,7 @@ def _check_size(source: Path, shape: tuple[int, int, int], affine: np.ndarray) -
 
 
 def _read_categorical(source: Path) -> nb.Nifti1Image:
-    """A mask or segmentation as stored, three-dimensional, finite."""
+    """Read a mask or segmentation as stored, three-dimensional, finite."""
     img = _open(source)
     shape = _spatial_shape(source, img.shape)
     affine = _orientation(source, img)

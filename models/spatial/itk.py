@@ -3,8 +3,8 @@
 SimpleITK's own NIfTI reader refuses headers whose axes are not exactly orthonormal, and ITK images cannot
 hold shears at all. Images therefore cross this border as array plus affine. The affine's linear part ``M`` is
 split into ``M = E R S``: voxel sizes ``S``, the rotation (or reflection) ``R`` nearest to ``M S^-1`` (polar
-decomposition) and a residual ``E``, the identity for every grid without shear. ITK receives ``R`` and ``S``; the
-residual comes back as a point map that the caller composes with its transforms, so nothing is approximated.
+decomposition) and a residual ``E``, the identity for every grid without shear. ITK receives ``R`` and ``S``;
+the residual comes back as a point map that the caller composes with its transforms: nothing is approximated.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Region:
     color
         ``#rrggbb``; FreeSurfer's colour for a leaf.
     index
-        Number that stands for the region in a ``dseg``: FreeSurfer's for a leaf, 30001 upwards for a super-region.
+        Number that stands for the region in a ``dseg``: FreeSurfer's for a leaf, 30001 upwards otherwise.
     """
 
     name: str
@@ -149,7 +149,7 @@ _SUPER_SYNONYMS = {"deep-grey-matter": "deep-grey", "all-csf": "total-csf", "wm"
 
 
 def _fold(name: str) -> str:
-    """A name without case, spaces, dashes and underscores; gray is grey."""
+    """Return a name without case, spaces, dashes and underscores; gray is grey."""
     return re.sub(r"[^0-9a-z]", "", name.lower()).replace("gray", "grey")
 
 
@@ -175,8 +175,8 @@ def resolve_labels(names: Iterable[str | int]) -> tuple[Region, ...]:
     Parameters
     ----------
     names
-        Names of leaves with or without hemisphere (without: both sides), FreeSurfer numbers, super-regions, or
-        ``all`` (every leaf). Case, spaces, dashes and underscores do not matter.
+        Names of leaves with or without hemisphere (without: both sides), FreeSurfer numbers, super-regions,
+        or ``all`` (every leaf). Case, spaces, dashes and underscores do not matter.
 
     Returns
     -------
@@ -261,7 +261,7 @@ def renumber(dseg: np.ndarray, mapping: dict[int, int], *, keep_others: bool = F
 
 
 def to_leaves(dseg: np.ndarray) -> np.ndarray:
-    """A FreeSurfer segmentation (``aseg`` or ``aparc+aseg``) with the numbers of the leaves only.
+    """Reduce a FreeSurfer segmentation (``aseg`` or ``aparc+aseg``) to the numbers of the leaves.
 
     Aliases are merged, cortical parcels (1000-2999, 11100-12999) become cortex, all other numbers 0.
 
@@ -281,7 +281,8 @@ def to_leaves(dseg: np.ndarray) -> np.ndarray:
 
 NEUROMORPHOMETRICS: dict[int, int] = {
     4: 14, 11: 15, 23: 58, 30: 26, 31: 54, 32: 18, 35: 16, 36: 50, 37: 11, 38: 47, 39: 8, 40: 46, 41: 7,
-    44: 41, 45: 2, 47: 53, 48: 17, 51: 43, 52: 4, 55: 52, 56: 13, 57: 51, 58: 12, 59: 49, 60: 10, 61: 60, 62: 28,
+    44: 41, 45: 2, 47: 53, 48: 17, 51: 43, 52: 4, 55: 52, 56: 13, 57: 51, 58: 12, 59: 49, 60: 10, 61: 60,
+    62: 28,
 }  # fmt: skip
 """Neuromorphometrics number to FreeSurfer number, without the cortical parcels."""
 

@@ -93,7 +93,7 @@ def hausdorff95(a: np.ndarray, b: np.ndarray, *, spacing: Iterable[float]) -> fl
 
 
 def jacobian_determinant(field: DisplacementField) -> np.ndarray:
-    """Determinant of the Jacobian of ``x -> x + u(x)`` at every node.
+    """Compute the determinant of the Jacobian of ``x -> x + u(x)`` at every node.
 
     Derivatives are central differences in world space (one-sided at the border), so flipped, oblique and
     anisotropic grids give the same values.
@@ -127,7 +127,7 @@ def jacobian_determinant(field: DisplacementField) -> np.ndarray:
 
 
 def _determinant(matrices: np.ndarray) -> np.ndarray:
-    """Determinants of ``(..., 3, 3)`` as triple products: far faster than LAPACK for many small matrices."""
+    """Compute determinants of ``(..., 3, 3)`` as triple products, far faster than LAPACK does."""
     a, b, c = matrices[..., 0, :], matrices[..., 1, :], matrices[..., 2, :]
     return np.einsum("...i,...i->...", a, np.cross(b, c))
 
@@ -152,7 +152,7 @@ def folding_percent(determinant: np.ndarray, mask: np.ndarray | None = None) -> 
 
 
 def sd_log_jacobian(determinant: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Standard deviation of the logarithm of the Jacobian determinant; folded voxels count as 0.001.
+    """Compute the standard deviation of log |J|; folded voxels count as |J| = 0.001.
 
     Parameters
     ----------

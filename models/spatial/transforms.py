@@ -1,7 +1,7 @@
 """Chains of point maps: made, written as ITK files, read, applied to images and points.
 
 A chain is applied first to last to a point of the reference (output) space and ends in the moving (input)
-space. ITK's composite transform applies the transform added last first, so a chain enters it in reverse order.
+space. ITK's composite transform applies the one added last first, so a chain enters it in reverse order.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def write_transform(chain: Chain, path: str | os.PathLike[str]) -> Path:
     Parameters
     ----------
     chain
-        Point maps from the reference to the moving space: the file resamples moving images onto the reference.
+        Point maps from the reference to the moving space: the file brings moving images onto the reference.
     path
         ``.h5`` for any chain (composite, compressed, displacements kept to float32);
         ``.txt``, ``.tfm`` or ``.mat`` for chains of matrices only (one affine).
@@ -215,7 +215,8 @@ def _repack(source: Path, target: Path) -> None:
                     shuffle=True,
                 )
             else:
-                old.copy(item, new, name)
+                # Not Group.copy: it keeps the time of writing, and the same chain should give the same bytes.
+                new.create_dataset(name, data=item[()], dtype=item.dtype)
 
         old.visititems(copy)
 
@@ -267,7 +268,7 @@ def resample(
     -------
     nibabel.Nifti1Image
         On the reference grid, zero where the image does not reach. float32 for intensities, else the
-        image's own data type.
+        image's own data type (int32 for int64, uint8 for truth values).
 
     Raises
     ------
@@ -301,8 +302,6 @@ def resample(
         transform = outer
     template, _ = image_to_itk(np.broadcast_to(np.uint8(0), reference.shape), straight)
     resampled = itk_to_array(sitk.Resample(moving, template, transform, INTERPOLATORS[interpolation], 0.0))
-    if categorical:
-        resampled = resampled.astype(img.get_data_dtype(), copy=False)
     result = nb.Nifti1Image(resampled, reference.affine)
     result.header.set_xyzt_units("mm")
     return result
