@@ -21,6 +21,9 @@ class Scan:
         The raw image, inside its BIDS data set (the derivatives' entities come from this name).
     mask : Path or None
         A brain mask of this very image, from a derivative; any grid.
+    dseg : Path or None
+        A segmentation of this very image with FreeSurfer numbers, from a derivative; any grid. It takes the
+        place of the network's where overlap steers the registration.
     skull_stripped : bool or None
         ``SkullStripped`` of the sidecar; None where the sidecar does not say.
 
@@ -32,6 +35,7 @@ class Scan:
 
     t1w: Path
     mask: Path | None = None
+    dseg: Path | None = None
     skull_stripped: bool | None = None
 
     @property
@@ -62,8 +66,7 @@ class Template:
     image : Path or None
         T1-weighted template; None takes the MNI152 template that nilearn carries.
     mask : Path or None
-        Its brain mask; None takes the non-zero region of a skull-stripped template,
-        or the network's mask of one with a skull.
+        Its brain mask; None takes the network's (nilearn's template is skull-stripped and has one).
     uri : str or None
         What sidecars give as ``SpatialReference``; None makes a BIDS URI from the name.
     """

@@ -1,0 +1,118 @@
+"""Deformable registration whose regularisation weight is an input of the network."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nipype.interfaces.base import File, traits
+
+from hyperprep.interfaces.base import (
+    ModelInterface,
+    _MetricsOutputSpec,
+    _ModelInputSpec,
+    defined,
+    save_image,
+    write_table,
+)
+
+
+class _HyperMorphInputSpec(_ModelInputSpec):
+    fixed_image = File(exists=True, mandatory=True, desc="image that stays")
+    moving_image = File(exists=True, mandatory=True, desc="image that is brought to it")
+    fixed2moving_xfm = File(
+        exists=True,
+        desc="ITK transform of the prealignment (a linear point map from fixed to moving); default: identity",
+    )
+    fixed_mask = File(exists=True, desc="brain mask of the fixed image")
+    moving_mask = File(exists=True, desc="brain mask of the moving image")
+    fixed_dseg = File(exists=True, desc="segmentation of the fixed image; steers the search of lambda")
+    moving_dseg = File(exists=True, desc="segmentation of the moving image, same label numbers")
+    lam = traits.Either(
+        traits.Enum("auto"),
+        traits.Range(low=0.0, high=1.0),
+        default="auto",
+        usedefault=True,
+        desc="regularisation weight in [0, 1], or auto: searched for this pair of images",
+    )
+    refine = traits.Enum("ncc", "none", usedefault=True, desc="optimise the network's result on this pair")
+
+
+class _HyperMorphOutputSpec(_MetricsOutputSpec):
+    out_xfm = File(
+        exists=True,
+        desc="ITK composite that brings the moving image onto the fixed one, with the prealignment",
+    )
+    out_inverse_xfm = File(exists=True, desc="ITK composite that brings the fixed image onto the moving one")
+    out_file = File(exists=True, desc="moving image on the fixed image's grid")
+    out_jacobian = File(exists=True, desc="Jacobian determinant of the deformation, without the prealignment")
+    lambda_curve = File(exists=True, desc="TSV: lambda, Dice per region, similarity, regularity, chosen")
+    lam = traits.Float(desc="regularisation weight used")
+
+
+class HyperMorph(ModelInterface):
+    """Register two images (network ``hypermorph``, 2 mm) after a linear prealignment.
+
+    Examples
+    --------
+    >>> from hyperprep.interfaces.register import HyperMorph
+    >>> register = HyperMorph(fixed_image="tpl.nii.gz", moving_image="T1w.nii.gz", lam=0.4)  # doctest: +SKIP
+    >>> register.run().outputs.out_xfm  # doctest: +SKIP
+    '/current/folder/moving_to_fixed.h5'
+    """
+
+    input_spec = _HyperMorphInputSpec
+    output_spec = _HyperMorphOutputSpec
+    _weights_name = "hypermorph"
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        from hyperprep.models.predict.register import register
+        from hyperprep.models.spatial.images import read_scan
+        from hyperprep.models.spatial.itk import affine_from_itk
+        from hyperprep.models.spatial.transforms import read_transform
+
+        digest = self._weights_digest()
+        fixed, moving = read_scan(self.inputs.fixed_image), read_scan(self.inputs.moving_image)
+        xfm = defined(self.inputs.fixed2moving_xfm)
+        fixed2moving = affine_from_itk(read_transform(xfm)) if xfm else np.eye(4)
+        made = register(
+            fixed,
+            moving,
+            fixed2moving=fixed2moving,
+            **self._companions(fixed, moving),
+            lam=self.inputs.lam,
+            refine=self.inputs.refine,
+            **self._model_options(),
+        )
+        self._save(made, fixed, fixed2moving, folder)
+        return {**made.metrics, "weights_sha256": digest, "lambda": made.lam, "refine": self.inputs.refine}
+
+    def _companions(self, fixed: Any, moving: Any) -> dict[str, Any]:
+        """Masks and segmentations that were given, on their images' grids."""
+        from hyperprep.models.spatial.images import read_dseg, read_mask
+
+        readers = {"mask": read_mask, "dseg": read_dseg}
+        images = {"fixed": fixed, "moving": moving}
+        given: dict[str, Any] = {}
+        for side, img in images.items():
+            for kind, read in readers.items():
+                path = defined(getattr(self.inputs, f"{side}_{kind}"))
+                given[f"{side}_{kind}"] = read(path, like=img) if path else None
+        return given
+
+    def _save(self, made: Any, fixed: Any, fixed2moving: np.ndarray, folder: Path) -> None:
+        import nibabel as nb
+
+        from hyperprep.models.spatial.measures import jacobian_determinant
+        from hyperprep.models.spatial.transforms import write_transform
+
+        forward = [made.forward, fixed2moving]
+        inverse = [np.linalg.inv(fixed2moving), made.inverse]
+        determinant = nb.Nifti1Image(jacobian_determinant(made.forward), made.forward.grid.affine)
+        self._results.update(
+            out_xfm=str(write_transform(forward, folder / "moving_to_fixed.h5")),
+            out_inverse_xfm=str(write_transform(inverse, folder / "fixed_to_moving.h5")),
+            out_file=save_image(made.moved, folder / "moved.nii.gz", like=fixed),
+            out_jacobian=save_image(determinant, folder / "jacobian.nii.gz", like=fixed),
+            lambda_curve=write_table(made.curve, folder / "lambda_curve.tsv"),
+            lam=float(made.lam),
+        )

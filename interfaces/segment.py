@@ -1,0 +1,98 @@
+"""Segmentation of the structures asked for, and of nothing else."""
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import File, OutputMultiObject, traits
+
+from hyperprep.interfaces.base import (
+    ModelInterface,
+    _MetricsOutputSpec,
+    _ModelInputSpec,
+    defined,
+    save_image,
+    write_table,
+)
+
+
+class _ConditionalSegmentationInputSpec(_ModelInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="scan, with or without skull")
+    template2scan_xfm = File(
+        exists=True,
+        desc="ITK transform that brings the scan onto the template (a point map from template to scan); "
+        "by default the scan lies in the template's frame",
+    )
+    mask = File(exists=True, desc="brain mask to respect, on any grid")
+    labels = traits.List(
+        traits.Str, ["all"], usedefault=True, desc="names, FreeSurfer numbers, super-regions or all"
+    )
+    save_probsegs = traits.Bool(False, usedefault=True, desc="write one probability map per label")
+
+
+class _ConditionalSegmentationOutputSpec(_MetricsOutputSpec):
+    out_dseg = File(exists=True, desc="segmentation with FreeSurfer numbers on the scan's grid")
+    out_legend = File(exists=True, desc="TSV that names the numbers")
+    out_mask = File(exists=True, desc="brain mask on the scan's grid")
+    out_tissue_dseg = File(exists=True, desc="grey matter 1, white matter 2, CSF 3")
+    out_tissue_legend = File(exists=True, desc="TSV that names the tissues")
+    out_tissues = OutputMultiObject(
+        File(exists=True), desc="probability maps of grey matter, white matter, CSF, in this order"
+    )
+    out_probsegs = OutputMultiObject(File(exists=True), desc="one probability map per label asked for")
+    out_volumes = File(exists=True, desc="TSV of the network's own volumes")
+
+
+class ConditionalSegmentation(ModelInterface):
+    """Segment a scan (network ``segment``, 2 mm).
+
+    Examples
+    --------
+    >>> from hyperprep.interfaces.segment import ConditionalSegmentation
+    >>> segment = ConditionalSegmentation(in_file="T1w.nii.gz", labels=["hippocampus"])  # doctest: +SKIP
+    >>> segment.run().outputs.out_dseg  # doctest: +SKIP
+    '/current/folder/dseg.nii.gz'
+    """
+
+    input_spec = _ConditionalSegmentationInputSpec
+    output_spec = _ConditionalSegmentationOutputSpec
+    _weights_name = "segment"
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        import numpy as np
+
+        from hyperprep.models.predict.segment import segment
+        from hyperprep.models.predict.volumes import tissue_dseg, tissue_legend
+        from hyperprep.models.spatial.images import read_mask, read_scan
+        from hyperprep.models.spatial.itk import affine_from_itk
+        from hyperprep.models.spatial.labels import legend, resolve_labels
+        from hyperprep.models.spatial.transforms import read_transform
+
+        regions = resolve_labels(self.inputs.labels)
+        digest = self._weights_digest()
+        scan = read_scan(self.inputs.in_file)
+        mask, xfm = defined(self.inputs.mask), defined(self.inputs.template2scan_xfm)
+        made = segment(
+            scan,
+            template2scan=affine_from_itk(read_transform(xfm)) if xfm else np.eye(4),
+            labels=tuple(self.inputs.labels),
+            mask=read_mask(mask, like=scan) if mask else None,
+            **self._model_options(),
+        )
+
+        def save(img: Any, name: str) -> str:
+            return save_image(img, folder / f"{name}.nii.gz", like=scan)
+
+        self._results.update(
+            out_dseg=save(made.dseg, "dseg"),
+            out_legend=write_table(legend(regions), folder / "dseg.tsv"),
+            out_mask=save(made.mask, "mask"),
+            out_tissue_dseg=save(tissue_dseg(made.dseg), "tissues"),
+            out_tissue_legend=write_table(tissue_legend(), folder / "tissues.tsv"),
+            out_tissues=[save(made.tissues[name], f"label-{name}_probseg") for name in ("GM", "WM", "CSF")],
+            out_volumes=write_table(made.volumes, folder / "volumes.tsv"),
+        )
+        if self.inputs.save_probsegs:
+            self._results["out_probsegs"] = [
+                save(img, f"label-{name}_probseg") for name, img in made.probsegs.items()
+            ]
+        return {"weights_sha256": digest, "labels": [region.name for region in regions]}

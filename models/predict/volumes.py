@@ -1,0 +1,190 @@
+"""From a segmentation to tissues, volumes and a verdict on their plausibility."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypedDict
+
+import nibabel as nb
+import numpy as np
+
+from hyperprep.models.spatial.labels import LEAVES, SUPER_REGIONS, TISSUES, Region
+
+TISSUE_NUMBERS = {"GM": 1, "WM": 2, "CSF": 3}
+"""Numbers of the three-tissue segmentation (the common labels of BIDS derivatives)."""
+
+_REGIONS: dict[int, Region] = {region.index: region for region in (*SUPER_REGIONS, *LEAVES)}
+
+# ml; wide enough for children from about six years and for atrophied brains
+_PLAUSIBLE_ML = {
+    "brain": (700.0, 2100.0),
+    "cortex": (200.0, 900.0),
+    "white-matter": (200.0, 900.0),
+    "deep-grey": (15.0, 90.0),
+    "ventricles": (2.0, 250.0),
+    "cerebellum": (60.0, 240.0),
+    "Brain-Stem": (9.0, 45.0),
+}
+_LARGEST_SIDE_RATIO = 2.0
+_RATIO_FROM_ML = 0.5
+
+
+class VolumeRow(TypedDict):
+    """One line of the volumes table."""
+
+    index: int
+    name: str
+    voxels: int
+    volume_mm3: float
+
+
+def voxel_volume(img: nb.Nifti1Image) -> float:
+    """Volume of one voxel in mm^3.
+
+    Examples
+    --------
+    >>> voxel_volume(nb.Nifti1Image(np.zeros((7, 8, 9), np.uint8), np.diag([1, 2, -3, 1])))
+    6.0
+    """
+    return float(abs(np.linalg.det(img.affine[:3, :3])).round(9))
+
+
+def tissue_dseg(dseg: nb.Nifti1Image) -> nb.Nifti1Image:
+    """Grey matter 1, white matter 2, CSF 3 from a segmentation with FreeSurfer numbers.
+
+    Parameters
+    ----------
+    dseg
+        ``(X, Y, Z)`` whole numbers.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        uint8, same grid; 0 where no leaf label is.
+
+    Examples
+    --------
+    >>> img = nb.Nifti1Image(np.array([[[0, 17, 41, 4]]], np.int16), np.eye(4))
+    >>> np.asarray(tissue_dseg(img).dataobj).ravel().tolist()
+    [0, 1, 2, 3]
+    """
+    numbers = np.asanyarray(dseg.dataobj)
+    tissues = np.zeros(dseg.shape, dtype=np.uint8)
+    for name, number in TISSUE_NUMBERS.items():
+        tissues[np.isin(numbers, TISSUES[name])] = number
+    return nb.Nifti1Image(tissues, dseg.affine)
+
+
+def tissue_legend() -> list[dict[str, str | int]]:
+    """Rows of the TSV that explains a three-tissue segmentation.
+
+    Examples
+    --------
+    >>> [row["name"] for row in tissue_legend()]
+    ['Grey matter', 'White matter', 'Cerebrospinal fluid']
+    """
+    names = {"GM": "Grey matter", "WM": "White matter", "CSF": "Cerebrospinal fluid"}
+    return [
+        {"index": number, "name": names[short], "abbreviation": short}
+        for short, number in TISSUE_NUMBERS.items()
+    ]
+
+
+def measure_volumes(dseg: nb.Nifti1Image, mask: nb.Nifti1Image | None = None) -> list[VolumeRow]:
+    """Count voxels of every label, and of every super-region whose leaves are all there.
+
+    Parameters
+    ----------
+    dseg
+        ``(X, Y, Z)`` segmentation with the numbers of :mod:`hyperprep.models.spatial.labels`.
+    mask
+        Brain mask on any grid; adds the row ``brain-mask`` with index 0.
+
+    Returns
+    -------
+    list of dict
+        ``index``, ``name``, ``voxels``, ``volume_mm3``; unknown numbers are named ``label-<number>``.
+
+    Examples
+    --------
+    >>> img = nb.Nifti1Image(np.array([[[0, 17, 17, 4]]], np.int16), np.diag([2, 2, 2, 1]))
+    >>> [(row["name"], row["volume_mm3"]) for row in measure_volumes(img)]
+    [('Left-Lateral-Ventricle', 8.0), ('Left-Hippocampus', 16.0)]
+    """
+    size = voxel_volume(dseg)
+    present, counts = np.unique(np.asanyarray(dseg.dataobj), return_counts=True)
+    count = {int(number): int(n) for number, n in zip(present, counts, strict=True) if number}
+    for region in SUPER_REGIONS:
+        if region.index not in count and all(number in count for number in region.numbers):
+            count[region.index] = sum(count[number] for number in region.numbers)
+    rows = [_row(number, region_name(number), count[number], size) for number in sorted(count)]
+    if mask is not None:
+        inside = int(np.count_nonzero(np.asanyarray(mask.dataobj)))
+        rows.insert(0, _row(0, "brain-mask", inside, voxel_volume(mask)))
+    return rows
+
+
+def implausible_volumes(rows: Sequence[VolumeRow]) -> list[str]:
+    """Say in words what cannot be right about a brain's volumes.
+
+    Checks total sizes against wide limits and left against right (factor two, from 0.5 ml).
+
+    Parameters
+    ----------
+    rows
+        From :func:`measure_volumes`.
+
+    Returns
+    -------
+    list of str
+        One remark per finding; empty if all is plausible.
+
+    Examples
+    --------
+    >>> rows = [VolumeRow(index=30001, name="brain", voxels=1, volume_mm3=300e3)]
+    >>> implausible_volumes(rows)
+    ['brain is 300 ml, expected 700 to 2100 ml']
+    """
+    ml = {row["name"]: row["volume_mm3"] / 1000 for row in rows}
+    remarks = [
+        f"{name} is {ml[name]:.4g} ml, expected {low:g} to {high:g} ml"
+        for name, (low, high) in _PLAUSIBLE_ML.items()
+        if name in ml and not low <= ml[name] <= high
+    ]
+    for name in ml:
+        other = name.replace("Left-", "Right-", 1)
+        if not name.startswith("Left-") or other not in ml or "Ventricle" in name:
+            continue
+        small, large = sorted((ml[name], ml[other]))
+        if large >= _RATIO_FROM_ML and large > _LARGEST_SIDE_RATIO * small:
+            remarks.append(f"{name} is {ml[name]:.3g} ml but {other} is {ml[other]:.3g} ml")
+    return remarks
+
+
+def mean_overlap(overlaps: dict[int, float]) -> float:
+    """Mean of the Dice values that exist; NaN if none does.
+
+    Examples
+    --------
+    >>> mean_overlap({17: 0.5, 53: 0.7, 54: float("nan")})
+    0.6
+    """
+    known = [value for value in overlaps.values() if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _row(index: int, name: str, voxels: int, size: float) -> VolumeRow:
+    return VolumeRow(index=index, name=name, voxels=voxels, volume_mm3=round(voxels * size, 3))
+
+
+def region_name(number: int) -> str:
+    """Name of a label number; ``label-<number>`` where it has none.
+
+    Examples
+    --------
+    >>> region_name(17), region_name(999)
+    ('Left-Hippocampus', 'label-999')
+    """
+    region = _REGIONS.get(number)
+    return region.name if region else f"label-{number}"

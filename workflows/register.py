@@ -1,0 +1,120 @@
+"""Deformable registration of a scan to the template."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine import Workflow
+
+from hyperprep.interfaces.masks import MaskImage
+from hyperprep.interfaces.register import HyperMorph
+from hyperprep.workflows.nodes import model_node
+
+
+def init_register_wf(
+    *,
+    lam: float | Literal["auto"] = "auto",
+    refine: Literal["ncc", "none"] = "ncc",
+    device: str = "cpu",
+    omp_nthreads: int = 1,
+    weights_dir: Path | None = None,
+    weights_sha256: Mapping[str, str] | None = None,
+    name: str = "register_wf",
+) -> Workflow:
+    """Register the brain of a prealigned scan to that of the template.
+
+    Parameters
+    ----------
+    lam : float or "auto"
+        Regularisation weight in [0, 1]; ``"auto"`` searches it for each scan.
+    refine : {"ncc", "none"}
+        Instance refinement after the network.
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    omp_nthreads : int
+        Threads of one node.
+    weights_dir : Path or None
+        Folder searched for weights first.
+    weights_sha256 : mapping or None
+        Digests of the weights by name of the network.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    t1w, t1w_mask, t1w_dseg
+        The scan, its brain mask and its structures.
+    template, template_mask, template_dseg
+        The same of the template.
+    t1w2template_xfm
+        ITK transform of the prealignment.
+
+    Outputs
+    -------
+    t1w2std_xfm, std2t1w_xfm
+        ITK composites, both directions, prealignment included.
+    t1w_std
+        The scan's brain on the template's grid.
+    jacobian
+        Jacobian determinant of the deformation, without the prealignment.
+    lambda_curve
+        TSV of the search for lambda.
+    lam
+        The regularisation weight used.
+    register_metrics
+        JSON file with figures of this step.
+    """
+    workflow = Workflow(name=name)
+    weight = (
+        "was chosen for each image by the overlap of automatically segmented structures"
+        if lam == "auto"
+        else f"was set to {lam:g}"
+    )
+    workflow.__desc__ = (
+        "The skull-stripped image was registered to the skull-stripped template with a hypernetwork-conditioned "
+        f"diffeomorphic registration network [@hypermorph]; its regularisation weight {weight}."
+        + (" The result was refined by optimisation on the image pair itself" if refine == "ncc" else "")
+        + (" (local normalised cross-correlation).\n" if refine == "ncc" else "\n")
+    )
+    inputs = ["t1w", "t1w_mask", "t1w_dseg", "template", "template_mask", "template_dseg", "t1w2template_xfm"]
+    outputs = ["t1w2std_xfm", "std2t1w_xfm", "t1w_std", "jacobian", "lambda_curve", "lam", "register_metrics"]
+    inputnode = pe.Node(niu.IdentityInterface(fields=inputs), name="inputnode")
+    outputnode = pe.Node(niu.IdentityInterface(fields=outputs), name="outputnode")
+    strip_scan = pe.Node(MaskImage(), name="strip_scan", mem_gb=0.5)
+    strip_template = pe.Node(MaskImage(), name="strip_template", mem_gb=0.5)
+    register = model_node(
+        HyperMorph(lam=lam, refine=refine),
+        name="register",
+        device=device,
+        omp_nthreads=omp_nthreads,
+        mem_gb=4.0,
+        weights_dir=weights_dir,
+        weights_sha256=weights_sha256,
+    )
+    workflow.connect([
+        (inputnode, strip_scan, [("t1w", "in_file"), ("t1w_mask", "in_mask")]),
+        (inputnode, strip_template, [("template", "in_file"), ("template_mask", "in_mask")]),
+        (strip_scan, register, [("out_file", "moving_image")]),
+        (strip_template, register, [("out_file", "fixed_image")]),
+        (inputnode, register, [
+            ("t1w2template_xfm", "fixed2moving_xfm"),
+            ("t1w_mask", "moving_mask"),
+            ("t1w_dseg", "moving_dseg"),
+            ("template_mask", "fixed_mask"),
+            ("template_dseg", "fixed_dseg"),
+        ]),
+        (register, outputnode, [
+            ("out_xfm", "t1w2std_xfm"),
+            ("out_inverse_xfm", "std2t1w_xfm"),
+            ("out_file", "t1w_std"),
+            ("out_jacobian", "jacobian"),
+            ("lambda_curve", "lambda_curve"),
+            ("lam", "lam"),
+            ("out_metrics", "register_metrics"),
+        ]),
+    ])  # fmt: skip
+    return workflow

@@ -1,0 +1,114 @@
+"""Segmentation of a scan, with tissues and volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine import Workflow
+
+from hyperprep.interfaces.segment import ConditionalSegmentation
+from hyperprep.interfaces.volumes import MeasureVolumes
+from hyperprep.workflows.nodes import model_node
+
+
+def init_segment_wf(
+    *,
+    labels: Sequence[str] = ("all",),
+    use_mask: bool = False,
+    device: str = "cpu",
+    omp_nthreads: int = 1,
+    weights_dir: Path | None = None,
+    weights_sha256: Mapping[str, str] | None = None,
+    name: str = "segment_wf",
+) -> Workflow:
+    """Segment a scan on its own grid.
+
+    Parameters
+    ----------
+    labels : sequence of str
+        Structures: names, FreeSurfer numbers, super-regions or ``"all"``.
+    use_mask : bool
+        Respect the brain mask that comes in; else the network finds the brain.
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    omp_nthreads : int
+        Threads of one node.
+    weights_dir : Path or None
+        Folder searched for weights first.
+    weights_sha256 : mapping or None
+        Digests of the weights by name of the network.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    t1w
+        The scan.
+    t1w2template_xfm
+        ITK transform that brings the scan onto the template; not needed for a scan in the template's frame.
+    t1w_mask
+        Brain mask; taken up only with ``use_mask``.
+
+    Outputs
+    -------
+    brain_mask
+        The mask that came in with ``use_mask``, else the network's.
+    dseg, dseg_legend
+        Structures with FreeSurfer numbers, and the TSV that names them.
+    tissue_dseg, tissue_legend
+        Grey matter 1, white matter 2, CSF 3, and their TSV.
+    tissues
+        Probability maps of grey matter, white matter and CSF.
+    volumes, volumes_metrics
+        TSV and JSON of the structures' volumes.
+    segment_metrics
+        JSON file with figures of this step.
+    """
+    workflow = Workflow(name=name)
+    workflow.__desc__ = (
+        "Brain structures and tissues (grey matter, white matter, cerebrospinal fluid) were segmented on the "
+        "image's own grid by a convolutional network conditioned on the label asked for [@conemos], trained on "
+        "synthetic images only [@synthseg].\n"
+    )
+    results = ["dseg", "dseg_legend", "tissue_dseg", "tissue_legend", "tissues"]
+    inputnode = pe.Node(
+        niu.IdentityInterface(fields=["t1w", "t1w2template_xfm", "t1w_mask"]), name="inputnode"
+    )
+    outputnode = pe.Node(
+        niu.IdentityInterface(
+            fields=["brain_mask", *results, "volumes", "volumes_metrics", "segment_metrics"]
+        ),
+        name="outputnode",
+    )
+    segment = model_node(
+        ConditionalSegmentation(labels=list(labels)),
+        name="segment",
+        device=device,
+        omp_nthreads=omp_nthreads,
+        mem_gb=3.0,
+        weights_dir=weights_dir,
+        weights_sha256=weights_sha256,
+    )
+    measure = pe.Node(MeasureVolumes(), name="measure", mem_gb=0.5)
+    workflow.connect([
+        (inputnode, segment, [("t1w", "in_file"), ("t1w2template_xfm", "template2scan_xfm")]),
+        (segment, measure, [("out_dseg", "in_dseg")]),
+        (segment, outputnode, [(f"out_{result}".replace("out_dseg_legend", "out_legend"), result)
+                               for result in results] + [("out_metrics", "segment_metrics")]),
+        (measure, outputnode, [("out_volumes", "volumes"), ("out_metrics", "volumes_metrics")]),
+    ])  # fmt: skip
+    if use_mask:
+        workflow.connect([
+            (inputnode, segment, [("t1w_mask", "mask")]),
+            (inputnode, measure, [("t1w_mask", "in_mask")]),
+            (inputnode, outputnode, [("t1w_mask", "brain_mask")]),
+        ])  # fmt: skip
+    else:
+        workflow.connect([
+            (segment, measure, [("out_mask", "in_mask")]),
+            (segment, outputnode, [("out_mask", "brain_mask")]),
+        ])  # fmt: skip
+    return workflow
