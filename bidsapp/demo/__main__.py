@@ -18,10 +18,8 @@ def build_parser() -> argparse.ArgumentParser:
         description="Write a small, valid BIDS dataset of simulated T1w scans with known ground truth.",
     )
     parser.add_argument("folder", metavar="DIR", help="new or empty folder for the dataset")
-    parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of everything random (default: 1)")
-    parser.add_argument(
-        "--participants", type=int, default=3, metavar="N", help="number of participants, 1 to 99 (default: 3)"
-    )
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="random seed (default: 1)")
+    parser.add_argument("--participants", type=int, default=3, metavar="N", help="1 to 99 (default: 3)")
     parser.add_argument("--version", action="version", version=f"bidsapp-demo {__version__}")
     return parser
 

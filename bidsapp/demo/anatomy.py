@@ -116,7 +116,7 @@ def invert(field: DisplacementField, start: DisplacementField, *, iterations: in
     return DisplacementField(start.grid, rounded.astype(np.float32).reshape(start.data.shape))
 
 
-def draw_warp(rng: np.random.Generator, *, spacing: float = 5.0) -> Warp:
+def draw_warp(rng: np.random.Generator, *, spacing: float = 4.0) -> Warp:
     """Random smooth anatomy over the whole head: broad shape (28 mm) and finer detail (13 mm).
 
     Parameters
@@ -132,7 +132,7 @@ def draw_warp(rng: np.random.Generator, *, spacing: float = 5.0) -> Warp:
         for axis in range(3):
             noise = gaussian_filter(rng.standard_normal(grid.shape), smoothness / spacing, mode="nearest")
             velocity[..., axis] += noise * (strength / noise.std())
-    velocity *= _edge_window(grid.shape, width=6)[..., None]
+    velocity *= _edge_window(grid.shape, width=8)[..., None]
     return warp_of(velocity, grid)
 
 

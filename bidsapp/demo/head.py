@@ -72,7 +72,7 @@ def simulate_head(template: Template, shape: HeadShape, *, spacing: float = 1.5)
     Returns
     -------
     nibabel.Nifti1Image
-        float32 intensity on the template's scale (white matter 0.86, fat above 1); 0 in the brain and outside.
+        float32 intensity on the template's scale (white matter 0.86, fat about 1); 0 in brain and air.
     """
     grid = box_grid(HEAD_START, HEAD_EXTENT, spacing)
     rng = np.random.default_rng(shape.seed)
@@ -119,8 +119,10 @@ def _distance_outside_brain(inside: np.ndarray, spacing: float) -> np.ndarray:
     return gaussian_filter(distance.astype(np.float32), 1.0)
 
 
-def _ellipsoid(world: tuple[np.ndarray, ...], center: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:
-    """Approximate signed distance in mm to an ellipsoid, negative inside; an infinite radius makes a cylinder."""
+def _ellipsoid(
+    world: tuple[np.ndarray, ...], center: tuple[float, ...], radii: tuple[float, ...]
+) -> np.ndarray:
+    """Approximate signed distance in mm to an ellipsoid, negative inside; a huge radius makes a cylinder."""
     scaled = [(axis - middle) / radius for axis, middle, radius in zip(world, center, radii, strict=True)]
     return (np.sqrt(scaled[0] ** 2 + scaled[1] ** 2 + scaled[2] ** 2) - 1) * min(radii)
 

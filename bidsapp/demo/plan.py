@@ -93,7 +93,11 @@ def make_plan(participants: int) -> list[Participant]:
         raise UsageError(
             f"{participants} participants were asked for: the demo has 1 to {MAX_PARTICIPANTS} of them."
         )
-    kinds = ((OBLIQUE, "oblique", "whole"), (THICK_SLICES, "thick slices", "stripped"), (ISOTROPIC, "isotropic", "whole"))
+    kinds = (
+        (OBLIQUE, "oblique", "whole"),
+        (THICK_SLICES, "thick slices", "stripped"),
+        (ISOTROPIC, "isotropic", "whole"),
+    )
     first = Participant(
         "01", 1, (Visit("01", ISOTROPIC), Visit("02", FOLLOW_UP, changed=True)), "isotropic", "whole"
     )

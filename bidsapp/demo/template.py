@@ -50,12 +50,12 @@ class Template:
 
     @cached_property
     def dseg(self) -> nb.Nifti1Image:
-        """Most probable tissue per voxel: 1 grey matter, 2 white matter, 3 CSF, 0 outside the brain (uint8)."""
+        """Most probable tissue: 1 grey matter, 2 white matter, 3 CSF, 0 outside the brain (uint8)."""
         winner = 1 + np.argmax(np.stack([self.gm, self.wm, self.csf]), axis=0)
         return nb.Nifti1Image((winner * self.mask).astype(np.uint8), self.grid.affine)
 
     def detail(self) -> np.ndarray:
-        """What the template's intensity says beyond the mean of its tissues, ``(X, Y, Z)`` float32."""
+        """Return what the intensity says beyond the mean of its tissues, ``(X, Y, Z)`` float32."""
         mean = np.zeros_like(self.t1w)
         for share in (self.gm, self.wm, self.csf):
             weight = share * self.mask
