@@ -1,0 +1,9 @@
+"""Pictures and summaries of what was done to a scan: files in, self-contained SVG or HTML fragments out."""
+
+from hyperprep.interfaces.reportlets.alignment import BeforeAfter
+from hyperprep.interfaces.reportlets.curve import LambdaCurve
+from hyperprep.interfaces.reportlets.deformation import JacobianMap, WarpedGrid
+from hyperprep.interfaces.reportlets.segmentation import LabelContours
+from hyperprep.interfaces.reportlets.summary import Summary
+
+__all__ = ["BeforeAfter", "JacobianMap", "LabelContours", "LambdaCurve", "Summary", "WarpedGrid"]

@@ -1,0 +1,107 @@
+"""Outlines of the brain mask and of every structure over the scan they were found in."""
+
+import nibabel as nib
+import numpy as np
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined
+
+from hyperprep.interfaces.reportlets.alignment import save_report
+from hyperprep.interfaces.reportlets.mosaic import WIDTH, Mosaic, document, line_element
+from hyperprep.interfaces.reportlets.slices import bounding_box, sample, to_grey, window
+from hyperprep.interfaces.reportlets.structures import Group, group_fields
+
+MASK = Group("Brain mask", (), "#ff5c5c")
+LEGEND_COLUMNS = 6
+LEGEND_LINE = 20.0
+
+CONTOUR_STYLE = """\
+.hp-contours .legend text { font-size: 13px; }
+.hp-contours .structure:hover .line { stroke-width: 2.4px; }
+"""
+
+
+def draw_contours(
+    img: nib.Nifti1Image, *, dseg: nib.Nifti1Image | None = None, mask: nib.Nifti1Image | None = None
+) -> str:
+    """SVG of a scan with the outlines of its brain mask and structures.
+
+    Parameters
+    ----------
+    img
+        The scan.
+    dseg
+        Structures, FreeSurfer numbers, any grid in the scan's space.
+    mask
+        Brain mask, any grid in the scan's space.
+
+    Returns
+    -------
+    The SVG document; each structure is a ``g.structure`` with ``data-label``.
+    """
+    frame = mask if mask is not None else dseg if dseg is not None else img
+    fields = [] if dseg is None else list(group_fields(dseg))
+    entries = ([MASK] if mask is not None else []) + [group for group, _ in fields]
+    top = 12 + LEGEND_LINE * -(-len(entries) // LEGEND_COLUMNS)
+    box = bounding_box(frame, margin=14.0)
+    mosaic = Mosaic(box, Mosaic.of(box).rows, top=top)
+    data = np.nan_to_num(np.asanyarray(img.dataobj, dtype=np.float32))
+    limits = window(data, low=2.0, high=99.8)
+    body = [mosaic.raster(lambda points: to_grey(sample(data, img.affine, points), limits))]
+    if mask is not None:
+        inside = np.asanyarray(mask.dataobj).astype(np.float32)
+        outline = mosaic.contours(lambda points: sample(inside, mask.affine, points), [0.5])
+        body.append(_structure(MASK, outline))
+    body += [_structure(group, mosaic.contours(field, [0.5])) for group, field in fields]
+    body += [mosaic.marks(), *_legend(entries)]
+    return document(
+        body,
+        height=mosaic.height,
+        label="Brain mask and structures drawn over planes through the scan",
+        kind="hp-contours",
+        style=CONTOUR_STYLE,
+    )
+
+
+def _structure(group: Group, outline: str) -> str:
+    return f'<g class="structure" data-label="{group.name}">{line_element(outline, group.colour, group.name)}</g>'
+
+
+def _legend(entries: list[Group]) -> list[str]:
+    """Legend above the mosaic, row by row."""
+    elements = ['<g class="legend">']
+    for number, group in enumerate(entries):
+        x = (number % LEGEND_COLUMNS) * WIDTH / LEGEND_COLUMNS + 8
+        y = 20 + (number // LEGEND_COLUMNS) * LEGEND_LINE
+        elements.append(
+            f'<line x1="{x:.0f}" x2="{x + 22:.0f}" y1="{y - 4:.0f}" y2="{y - 4:.0f}" '
+            f'stroke="{group.colour}" stroke-width="3"/>'
+            f'<text x="{x + 28:.0f}" y="{y:.0f}">{group.name}</text>'
+        )
+    return [*elements, "</g>"]
+
+
+class _LabelContoursInputSpec(BaseInterfaceInputSpec):
+    in_file = File(exists=True, mandatory=True, desc="scan to draw over")
+    in_dseg = File(exists=True, desc="structures in the scan's space, FreeSurfer numbers")
+    in_mask = File(exists=True, desc="brain mask in the scan's space")
+    out_file = File("label_contours.svg", usedefault=True, desc="name of the figure")
+
+
+class _LabelContoursOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="the figure (SVG)")
+
+
+class LabelContours(SimpleInterface):
+    """Outlines of the brain mask and of all structures over three rows of planes through the scan."""
+
+    input_spec = _LabelContoursInputSpec
+    output_spec = _LabelContoursOutputSpec
+
+    def _run_interface(self, runtime):
+        inputs = self.inputs
+        svg = draw_contours(
+            nib.load(inputs.in_file),
+            dseg=nib.load(inputs.in_dseg) if isdefined(inputs.in_dseg) else None,
+            mask=nib.load(inputs.in_mask) if isdefined(inputs.in_mask) else None,
+        )
+        self._results["out_file"] = str(save_report(svg, inputs.out_file, runtime.cwd))
+        return runtime

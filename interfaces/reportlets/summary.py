@@ -1,0 +1,228 @@
+"""One session in numbers and words, as an HTML fragment: warnings first, then figures, then volumes."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    InputMultiObject,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+
+from hyperprep.interfaces.reportlets.alignment import save_report
+from hyperprep.interfaces.reportlets.quality import BY_KEY, MEASURES, as_number, measure_of, warnings_of
+
+_SIDE = re.compile(r"^(left|right)-", re.IGNORECASE)
+
+
+def merge_metrics(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Key figures of several steps in one flat table; durations are added up.
+
+    Parameters
+    ----------
+    parts
+        Tables, nested ones too: their keys are joined by an underscore.
+
+    Examples
+    --------
+    >>> merge_metrics([{"seconds": 1.0, "prealign": {"cost": 0.5}}, {"seconds": 2.0}])
+    {'seconds': 3.0, 'prealign_cost': 0.5}
+    """
+    merged: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            if isinstance(value, Mapping):
+                merged.update({f"{key}_{inner}": item for inner, item in merge_metrics([value]).items()})
+            elif key == "seconds" and as_number(merged.get(key)) is not None and as_number(value) is not None:
+                merged[key] += value
+            else:
+                merged[key] = value
+    return merged
+
+
+def session_heading(source_file: str) -> str:
+    """What a scan's summary is headed with, from its file name.
+
+    Examples
+    --------
+    >>> session_heading("/data/sub-01/ses-pre/anat/sub-01_ses-pre_acq-fast_run-2_T1w.nii.gz")
+    'Session pre, acq-fast, run-2'
+    >>> session_heading("sub-01_T1w.nii.gz")
+    'T1w scan'
+    """
+    parts = Path(source_file).name.split("_")[:-1]
+    session = [f"Session {part.removeprefix('ses-')}" for part in parts if part.startswith("ses-")]
+    others = [part for part in parts if not part.startswith(("sub-", "ses-"))]
+    return ", ".join([*(session or ["T1w scan"]), *others])
+
+
+def summary_fragment(
+    source_file: str,
+    metrics: Mapping[str, Any],
+    *,
+    volumes: pd.DataFrame | None = None,
+    warnings: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """HTML of one scan: warnings, key figures, volumes.
+
+    Parameters
+    ----------
+    source_file
+        Name of the raw T1w image.
+    metrics
+        Key figures, see :mod:`hyperprep.interfaces.reportlets.quality`.
+    volumes
+        Columns ``name`` and ``volume_mm3``.
+    warnings, notes
+        Sentences: what needs attention, and what is only good to know.
+
+    Returns
+    -------
+    The fragment, one ``section`` element.
+    """
+    found = warnings_of(metrics, warnings)
+    parts = [
+        f'<section class="hp-session" data-warnings="{len(found)}">',
+        f"<h3>{escape(session_heading(source_file))}</h3>",
+        f'<p class="hp-file"><code>{escape(Path(source_file).name)}</code></p>',
+        _warning_list(found),
+    ]
+    if notes:
+        parts.append('<ul class="hp-notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>")
+    parts.append(_figures_table(metrics))
+    if volumes is not None and not volumes.empty:
+        parts.append(_volumes_table(volumes))
+    return "\n".join([*parts, "</section>"]) + "\n"
+
+
+def _warning_list(found: Sequence[str]) -> str:
+    if not found:
+        return '<p class="hp-ok">No warnings: every figure is within its limits.</p>'
+    items = "".join(f"<li>{escape(text)}</li>" for text in found)
+    count = "1 warning" if len(found) == 1 else f"{len(found)} warnings"
+    return f'<div class="hp-warnings" role="alert"><strong>{count}</strong><ul>{items}</ul></div>'
+
+
+def _figures_table(metrics: Mapping[str, Any]) -> str:
+    """Known figures in their order with limits and verdict, then all others."""
+    rows = []
+    for measure in MEASURES:
+        if measure.key not in metrics:
+            continue
+        value = metrics[measure.key]
+        beyond = measure.beyond(value)
+        verdict = "" if not measure.expected() or as_number(value) is None else "check" if beyond else "ok"
+        rows.append(
+            f'<tr class="{"hp-beyond" if beyond else ""}"><th scope="row" title="{escape(measure.about)}">'
+            f'{escape(measure.label)}</th><td class="hp-number">{escape(measure.text(value))}</td>'
+            f"<td>{escape(measure.expected())}</td><td>{verdict}</td></tr>"
+        )
+    table = (
+        '<table class="hp-table"><caption>Key figures</caption><thead><tr><th scope="col">Figure</th>'
+        '<th scope="col" class="hp-number">Value</th><th scope="col">Expected</th><th scope="col">Verdict</th>'
+        f"</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+    others = "".join(
+        f'<tr><th scope="row">{escape(measure_of(key).label)}</th>'
+        f'<td class="hp-number">{escape(_plain(key, value))}</td></tr>'
+        for key, value in metrics.items()
+        if key not in BY_KEY
+    )
+    if others:
+        table += (
+            f'<details class="hp-more"><summary>All other figures</summary><table class="hp-table"><tbody>{others}'
+            "</tbody></table></details>"
+        )
+    return table
+
+
+def _plain(key: str, value: Any) -> str:
+    """Any value in words."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(key, item) for item in value)
+    return "n/a" if value is None else measure_of(key).text(value)
+
+
+def _volumes_table(volumes: pd.DataFrame) -> str:
+    """Left, right and total volume of every structure, mL, and their asymmetry."""
+    sides: dict[str, dict[str, float]] = {}
+    for name, size in zip(volumes["name"].astype(str), volumes["volume_mm3"], strict=True):
+        match = _SIDE.match(name)
+        base = _SIDE.sub("", name).replace("-", " ")
+        sides.setdefault(base[:1].upper() + base[1:], {})[match[1].lower() if match else "total"] = float(size) / 1000
+    rows = []
+    for name, ml in sides.items():
+        left, right = ml.get("left"), ml.get("right")
+        asymmetry = ""
+        if left is not None and right is not None:
+            ml.setdefault("total", left + right)
+            asymmetry = f"{200 * (left - right) / (left + right):+.1f}".replace("-", "−") if left + right else ""
+        cells = "".join(
+            f'<td class="hp-number">{"" if value is None else f"{value:.2f}"}</td>'
+            for value in (left, right, ml.get("total"))
+        )
+        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}<td class="hp-number">{asymmetry}</td></tr>')
+    return (
+        '<details class="hp-more" open="open"><summary>Volumes of structures</summary>'
+        '<table class="hp-table"><thead><tr><th scope="col">Structure</th>'
+        '<th scope="col" class="hp-number">Left (mL)</th><th scope="col" class="hp-number">Right (mL)</th>'
+        '<th scope="col" class="hp-number">Total (mL)</th>'
+        '<th scope="col" class="hp-number" title="100 · (L − R) / mean of both">L − R (%)</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></details>"
+    )
+
+
+class _SummaryInputSpec(BaseInterfaceInputSpec):
+    source_file = File(mandatory=True, desc="raw T1w image, for its name")
+    metrics = InputMultiObject(File(exists=True), desc="JSON files with the key figures of the steps")
+    volumes = File(exists=True, desc="TSV with the columns name and volume_mm3")
+    warnings = traits.List(traits.Str, desc="sentences about what needs attention")
+    notes = traits.List(traits.Str, desc="sentences about what is good to know")
+    out_file = File("summary.html", usedefault=True, desc="name of the fragment")
+
+
+class _SummaryOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="the fragment (HTML)")
+    warnings = traits.List(traits.Str, desc="all warnings, those from the figures included")
+
+
+class Summary(SimpleInterface):
+    """Warnings, key figures and volumes of one scan as an HTML fragment."""
+
+    input_spec = _SummaryInputSpec
+    output_spec = _SummaryOutputSpec
+
+    def _run_interface(self, runtime):
+        from hyperprep.models.predict.volumes import implausible_volumes
+
+        inputs = self.inputs
+        parts = [json.loads(Path(path).read_text()) for path in inputs.metrics] if isdefined(inputs.metrics) else []
+        metrics = merge_metrics(parts)
+        warnings = list(inputs.warnings) if isdefined(inputs.warnings) else []
+        volumes = None
+        if isdefined(inputs.volumes):
+            volumes = pd.read_csv(inputs.volumes, sep="\t")
+            remarks = implausible_volumes(volumes.to_dict("records"))
+            warnings += [f"Implausible volume: {remark}. Look at the segmentation." for remark in remarks]
+        self._results["warnings"] = warnings_of(metrics, warnings)
+        fragment = summary_fragment(
+            inputs.source_file,
+            metrics,
+            volumes=volumes,
+            warnings=warnings,
+            notes=inputs.notes if isdefined(inputs.notes) else (),
+        )
+        self._results["out_file"] = str(save_report(fragment, inputs.out_file, runtime.cwd))
+        return runtime

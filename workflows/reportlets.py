@@ -1,0 +1,144 @@
+"""Figures of one scan: drawn and stored below ``sub-<label>/figures``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.interfaces.bids import DerivativesDataSink
+
+from hyperprep.interfaces.reportlets import (
+    BeforeAfter,
+    JacobianMap,
+    LabelContours,
+    LambdaCurve,
+    Summary,
+    WarpedGrid,
+)
+
+INPUTS = (
+    "source_file",
+    "t1w_preproc",
+    "brain_mask",
+    "dseg",
+    "template",
+    "template_mask",
+    "template_dseg",
+    "t1w_affine",
+    "t1w_std",
+    "dseg_std",
+    "jacobian",
+    "forward_xfm",
+    "lambda_curve",
+    "metrics",
+    "volumes",
+    "warnings",
+    "notes",
+)
+
+
+def init_anat_reportlets_wf(
+    *, output_dir: Path | str, template_name: str, name: str = "anat_reportlets_wf"
+) -> pe.Workflow:
+    """
+    Draw every figure of one scan and store it.
+
+    Parameters
+    ----------
+    output_dir : Path or str
+        Root of the derivatives; figures go to ``sub-<label>/figures``.
+    template_name : str
+        Name of the template, for the figures' labels.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    source_file
+        Raw T1w image; gives the figures their names.
+    t1w_preproc, brain_mask, dseg
+        Scan, its brain mask and its structures (FreeSurfer numbers), own grid.
+    template, template_mask, template_dseg
+        Template, its brain mask and its structures.
+    t1w_affine, t1w_std
+        Scan on the template's grid after the affine alignment only, and after the deformation.
+    dseg_std
+        Structures of the scan on the template's grid.
+    jacobian
+        Determinant of the deformation's Jacobian (without the affine part), template space.
+    forward_xfm
+        ITK point map from the template to the scan (``.h5``).
+    lambda_curve
+        TSV of the search for lambda.
+    metrics
+        JSON file (or several) with the key figures.
+    volumes
+        TSV with the volumes of the structures.
+    warnings, notes
+        Sentences that the summary begins with.
+
+    Outputs
+    -------
+    warnings
+        All warnings in words, those that follow from the figures included.
+    """
+    workflow = pe.Workflow(name=name)
+    inputnode = pe.Node(niu.IdentityInterface(fields=list(INPUTS)), name="inputnode")
+    outputnode = pe.Node(niu.IdentityInterface(fields=["warnings"]), name="outputnode")
+
+    summary = pe.Node(Summary(), name="summary")
+    alignment = pe.Node(BeforeAfter(reference_label=f"Template {template_name}"), name="alignment", mem_gb=0.6)
+    segmentation = pe.Node(LabelContours(), name="segmentation", mem_gb=0.6)
+    grid = pe.Node(WarpedGrid(), name="grid", mem_gb=0.8)
+    jacobian = pe.Node(JacobianMap(), name="jacobian", mem_gb=0.6)
+    curve = pe.Node(LambdaCurve(), name="curve", mem_gb=0.3)
+
+    workflow.connect([
+        (inputnode, summary, [
+            ("source_file", "source_file"),
+            ("metrics", "metrics"),
+            ("volumes", "volumes"),
+            ("warnings", "warnings"),
+            ("notes", "notes"),
+        ]),
+        (inputnode, alignment, [
+            ("template", "reference_image"),
+            ("template_mask", "reference_mask"),
+            ("template_dseg", "reference_dseg"),
+            ("t1w_affine", "before"),
+            ("t1w_std", "after"),
+            ("dseg_std", "after_dseg"),
+        ]),
+        (inputnode, segmentation, [
+            ("t1w_preproc", "in_file"),
+            ("dseg", "in_dseg"),
+            ("brain_mask", "in_mask"),
+        ]),
+        (inputnode, grid, [
+            ("template", "reference_image"),
+            ("template_mask", "reference_mask"),
+            ("forward_xfm", "transform"),
+        ]),
+        (inputnode, jacobian, [
+            ("jacobian", "in_file"),
+            ("template_mask", "reference_mask"),
+            ("template_dseg", "reference_dseg"),
+        ]),
+        (inputnode, curve, [("lambda_curve", "in_file")]),
+        (summary, outputnode, [("warnings", "warnings")]),
+    ])  # fmt: skip
+
+    for node in (summary, alignment, segmentation, grid, jacobian, curve):
+        sink = pe.Node(
+            DerivativesDataSink(
+                base_directory=str(output_dir), out_path_base="", datatype="figures", desc=node.name, suffix="T1w"
+            ),
+            name=f"ds_{node.name}",
+            run_without_submitting=True,
+        )
+        workflow.connect([
+            (inputnode, sink, [("source_file", "source_file")]),
+            (node, sink, [("out_file", "in_file")]),
+        ])  # fmt: skip
+    return workflow
