@@ -128,7 +128,7 @@ def draw_warp(rng: np.random.Generator, *, spacing: float = 4.0) -> Warp:
     """
     grid = box_grid(HEAD_START, HEAD_EXTENT, spacing)
     velocity = np.zeros((*grid.shape, 3))
-    for smoothness, strength in ((28.0, 3.2), (13.0, 1.5)):
+    for smoothness, strength in ((28.0, 2.5), (13.0, 1.3)):
         for axis in range(3):
             noise = gaussian_filter(rng.standard_normal(grid.shape), smoothness / spacing, mode="nearest")
             velocity[..., axis] += noise * (strength / noise.std())

@@ -9,8 +9,6 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from hyperprep.bidsapp.demo.anatomy import (
-    HEAD_EXTENT,
-    HEAD_START,
     Warp,
     draw_growth,
     draw_position,
@@ -22,6 +20,9 @@ from hyperprep.bidsapp.demo.scan import acquire, acquisition_grid, brain_image, 
 from hyperprep.bidsapp.demo.template import Template
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.transforms import DisplacementField, map_points, resample
+
+MIDDLE_OF_HEAD = np.array([0.0, -12.0, -4.0])
+"""Where the field of view of a whole-head scan is centred (template frame, RAS mm)."""
 
 CHANGE_RADIUS = 8.0
 """Mean radius of the focal change in mm (template frame)."""
@@ -135,7 +136,7 @@ def _scan_visit(
         lesion = share * (CHANGE_INTENSITY - brain) * template.mask
         layers = [*layers, nb.Nifti1Image(lesion.astype(np.float32), blob.affine)]
     acquisition = visit.acquisition
-    aim = HEAD_START + HEAD_EXTENT / 2 if acquisition.whole_head else _middle_of(template)
+    aim = MIDDLE_OF_HEAD if acquisition.whole_head else _middle_of(template)
     grid = acquisition_grid(acquisition, map_points(aim[None], [np.linalg.inv(position)])[0])
     t1w = acquire(layers, to_template, acquisition, grid, rng)
     dseg = resample(template.dseg, grid, to_template, interpolation="label")
