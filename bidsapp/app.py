@@ -1,0 +1,213 @@
+"""The order of events in a run, from the checks to the last line."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+from hyperprep import __version__
+from hyperprep.bidsapp.boilerplate import write_boilerplate
+from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.description import describe_output
+from hyperprep.bidsapp.graph import build_workflow, write_graph
+from hyperprep.bidsapp.logs import LOGGER, logging_to, write_run_record
+from hyperprep.bidsapp.preflight import Plan, check_locations, check_writable, preflight
+from hyperprep.bidsapp.query import ParticipantInput, SessionInput, find_inputs
+from hyperprep.bidsapp.run import execute
+from hyperprep.exceptions import HyperPrepError
+
+SUCCESS, SOME_FAILED = 0, 1
+
+
+def run_app(settings: Settings) -> int:
+    """Do what the settings ask for.
+
+    Parameters
+    ----------
+    settings
+        Settings of this run.
+
+    Returns
+    -------
+    int
+        0 if everything was written, 1 if a participant or a report failed.
+
+    Raises
+    ------
+    HyperPrepError
+        If the run cannot start.
+    """
+    if settings.analysis_level == "group":
+        from hyperprep.bidsapp.group import run_group
+
+        check_locations(settings)
+        check_writable(settings.output_dir, "output")
+        describe_output(settings)
+        return run_group(settings)
+    plan = preflight(settings)
+    describe_output(settings)
+    log = settings.output_dir / "logs" / f"hyperprep_{settings.run_uuid}.log"
+    with logging_to(log, settings.verbose):
+        LOGGER.info(
+            "HyperPrep %s, run %s: %d participant(s)", __version__, settings.run_uuid, len(plan.participants)
+        )
+        LOGGER.debug("settings: %s", dict(settings.as_mapping()))
+        if settings.reports_only:
+            return _finish(settings, {label: () for label in plan.participants}, log, processed=False)
+        if plan.verdict.remark:
+            LOGGER.warning("%s", plan.verdict.remark)
+        inputs = check_scans(find_inputs(settings, plan.participants), settings.nprocs)
+        for participant in inputs:
+            _tell(participant, plan.verdict.participants or {}, settings)
+        return _process(settings, plan, inputs, log)
+
+
+def _process(settings: Settings, plan: Plan, inputs: Sequence[ParticipantInput], log: Path) -> int:
+    """Build the graph, and do with it what is asked for."""
+    workflow = build_workflow(settings, plan, inputs)
+    citation = write_boilerplate(workflow.visit_desc(), settings.output_dir / "logs")
+    if settings.write_graph:
+        LOGGER.info("graph of the workflow: %s", write_graph(workflow, settings))
+    if settings.boilerplate_only:
+        print(citation.read_text())
+        print(f"HyperPrep wrote the methods text only: {citation}")
+        return SUCCESS
+    errors = {participant.label: participant.problems for participant in inputs}
+    runnable = [participant.label for participant in inputs if participant.sessions]
+    if runnable and not (settings.stop_on_first_crash and any(errors.values())):
+        for label, reasons in execute(workflow, runnable, settings, plan.plugin).items():
+            errors[label] = (*errors[label], *reasons)
+    elif runnable:
+        stopped = "not started, because of --stop-on-first-crash and a failure elsewhere"
+        errors = {label: found or (stopped,) for label, found in errors.items()}
+    return _finish(settings, errors, log, processed=True)
+
+
+def check_scans(inputs: Sequence[ParticipantInput], threads: int) -> tuple[ParticipantInput, ...]:
+    """Read every scan and mask once, so that a bad one is told in words before anything is computed.
+
+    Parameters
+    ----------
+    inputs
+        Participants with their sessions.
+    threads
+        How many files are read at the same time.
+
+    Returns
+    -------
+    tuple of ParticipantInput
+        Without the sessions whose scan cannot be used; the reasons are among the problems.
+    """
+    sessions = [session for participant in inputs for session in participant.sessions]
+    with ThreadPoolExecutor(max_workers=max(1, min(threads, 4))) as pool:
+        reasons = dict(zip(map(id, sessions), pool.map(_reason_against, sessions), strict=True))
+    checked = []
+    for participant in inputs:
+        good = tuple(session for session in participant.sessions if reasons[id(session)] is None)
+        bad = tuple(text for session in participant.sessions if (text := reasons[id(session)]) is not None)
+        checked.append(replace(participant, sessions=good, problems=(*participant.problems, *bad)))
+    return tuple(checked)
+
+
+def _reason_against(session: SessionInput) -> str | None:
+    """Say why a session cannot be processed, or return None."""
+    from hyperprep.models.spatial.images import read_mask, read_scan
+
+    for path in filter(None, (session.scan.t1w, session.scan.mask)):
+        if path.is_symlink() and not path.exists():
+            return (
+                f"{path} is a link whose target is not there; if the data set is kept by DataLad or "
+                f"git-annex, fetch it by: datalad get {path.name}"
+            )
+    try:
+        image = read_scan(session.scan.t1w)
+        if session.scan.mask is not None:
+            read_mask(session.scan.mask, like=image)
+    except HyperPrepError as error:
+        return str(error)
+    return None
+
+
+def _tell(participant: ParticipantInput, findings: Mapping[str, tuple[str, ...]], settings: Settings) -> None:
+    """Say what is processed and what is not, on the screen and in the participant's log folder."""
+    label = participant.label
+    for session in participant.sessions:
+        LOGGER.info("sub-%s: processing %s", label, session.scan.t1w)
+    for remark in participant.remarks:
+        LOGGER.info("sub-%s: %s", label, remark)
+    for finding in findings.get(label, ()):
+        LOGGER.warning("sub-%s: the BIDS validator says: %s", label, finding)
+    for problem in participant.problems:
+        LOGGER.error("sub-%s: %s", label, problem)
+    write_run_record(
+        settings,
+        label,
+        {
+            "scans": [str(session.scan.t1w) for session in participant.sessions],
+            "remarks": list(participant.remarks),
+            "validator": list(findings.get(label, ())),
+            "problems": list(participant.problems),
+        },
+    )
+
+
+def _finish(settings: Settings, errors: Mapping[str, Sequence[str]], log: Path, *, processed: bool) -> int:
+    """Write the reports, and the last line of the run."""
+    from hyperprep.bidsapp.reports.participant import write_participant_report
+
+    failed = {label: list(found) for label, found in errors.items() if found}
+    reports = []
+    for label, found in errors.items():
+        try:
+            report = write_participant_report(
+                settings.output_dir,
+                label,
+                run_uuid=settings.run_uuid,
+                settings=settings.as_mapping(),
+                errors=tuple(found),
+            )
+            reports.append(Path(report))
+        except Exception as error:
+            LOGGER.error(
+                "sub-%s: the report could not be written: %s: %s", label, type(error).__name__, error
+            )
+            LOGGER.debug("traceback of the report", exc_info=True)
+            failed.setdefault(label, []).append(f"the report could not be written: {error}")
+    for label, found in failed.items():
+        for reason in found:
+            LOGGER.error("sub-%s failed: %s", label, reason)
+    logging.getLogger("hyperprep").debug("failed: %s", failed)
+    print(last_line(len(errors), sorted(failed), reports, settings.output_dir, log, processed=processed))
+    return SOME_FAILED if failed else SUCCESS
+
+
+def last_line(
+    total: int,
+    failed: Sequence[str],
+    reports: Sequence[Path],
+    output_dir: Path,
+    log: Path,
+    *,
+    processed: bool,
+) -> str:
+    """Say in words what a run did and where the reports are.
+
+    Examples
+    --------
+    >>> last_line(2, ["02"], [Path("/out/sub-01.html")], Path("/out"), Path("/out/a.log"), processed=True)
+    'HyperPrep processed 1 of 2 participants; failed: sub-02. Report: /out/sub-01.html. Log: /out/a.log'
+    """
+    what = "processed" if processed else "wrote the reports of"
+    done = total - len(failed)
+    people = f"{done} of {total} participant{'s' if total != 1 else ''}"
+    trouble = f"; failed: {', '.join(f'sub-{label}' for label in failed)}" if failed else ""
+    if len(reports) == 1:
+        where = f"Report: {reports[0]}"
+    elif reports:
+        where = f"Reports: {output_dir}/sub-*.html"
+    else:
+        where = "No report could be written"
+    return f"HyperPrep {what} {people}{trouble}. {where}. Log: {log}"

@@ -1,0 +1,1 @@
+"""Command line: one file per group of options, the configuration file, the entry point."""

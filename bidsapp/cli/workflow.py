@@ -1,0 +1,71 @@
+"""Options that say how the scans are processed."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+
+from hyperprep.bidsapp.cli import types
+from hyperprep.bidsapp.config import DEFAULT_TEMPLATE
+
+
+def add_workflow_options(parser: ArgumentParser) -> None:
+    """Add the options for template, registration, segmentation and weights."""
+    group = parser.add_argument_group("workflow")
+    group.add_argument(
+        "--output-spaces",
+        "--output_spaces",
+        dest="output_spaces",
+        nargs="+",
+        type=types.output_space,
+        metavar="SPACE[:res-N]",
+        help="spaces of the resampled images: the template's name, with res-N for voxels of N mm, or T1w "
+        "for none beyond the scan's own (default: the template's own grid)",
+    )
+    group.add_argument(
+        "--template",
+        dest="template",
+        metavar="NAME|FILE",
+        help="standard brain: TemplateFlow name that the local cache holds, or an image file "
+        f"(default: {DEFAULT_TEMPLATE}, which is part of the installation)",
+    )
+    group.add_argument(
+        "--lambda",
+        dest="lam",
+        type=types.lam,
+        metavar="auto|NUMBER",
+        help="regularisation weight of the registration, 0 to 1; auto searches it per scan (default: auto)",
+    )
+    group.add_argument(
+        "--refine",
+        dest="refine",
+        choices=("ncc", "none"),
+        help="refine the network's registration on each scan, or not (default: ncc)",
+    )
+    group.add_argument(
+        "--labels",
+        dest="labels",
+        nargs="+",
+        metavar="LABEL",
+        help="regions to segment: names, FreeSurfer numbers, super-regions, or all (default: all)",
+    )
+    group.add_argument(
+        "--skull-strip-t1w",
+        "--skull_strip_t1w",
+        dest="skull_strip_t1w",
+        choices=("auto", "skip", "force"),
+        help="auto: as the scan's sidecar says (SkullStripped), else find the brain; skip: all scans are "
+        "skull-stripped; force: find the brain in all (default: auto)",
+    )
+    group.add_argument(
+        "--weights-dir",
+        dest="weights_dir",
+        type=types.existing_path,
+        metavar="DIR",
+        help="folder searched for network weights before $HYPERPREP_WEIGHTS_DIR and the installation",
+    )
+    group.add_argument(
+        "--offline",
+        dest="offline",
+        action="store_true",
+        help="refuse every network connection of the program; nothing is downloaded without it either",
+    )

@@ -1,0 +1,107 @@
+"""The workflow of one run: every participant's graph in one, built from the settings."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.logs import LOGGER, participant_log_dir
+from hyperprep.bidsapp.preflight import Plan
+from hyperprep.bidsapp.query import ParticipantInput
+from hyperprep.workflows.settings import AnatSettings
+
+WORKFLOW_NAME = "hyperprep_wf"
+
+
+def participant_workflow_name(label: str) -> str:
+    """Name a participant's workflow as Nipype allows it.
+
+    Examples
+    --------
+    >>> participant_workflow_name("01")
+    'sub_01_wf'
+    """
+    return f"sub_{''.join(c if c.isalnum() else '_' for c in label)}_wf"
+
+
+def anat_settings(settings: Settings, plan: Plan) -> AnatSettings:
+    """Hand on what the workflows obey."""
+    return AnatSettings(
+        bids_dir=settings.bids_dir,
+        output_dir=settings.output_dir,
+        labels=settings.labels,
+        lam="auto" if settings.lam is None else settings.lam,
+        refine=settings.refine,  # type: ignore[arg-type]  # the parser allows these words only
+        skull_strip=settings.skull_strip_t1w,  # type: ignore[arg-type]
+        device=plan.device,
+        omp_nthreads=settings.threads_per_node,
+        weights_dir=settings.weights_dir,
+        weights_sha256=plan.weights_sha256,
+    )
+
+
+def build_workflow(settings: Settings, plan: Plan, inputs: Sequence[ParticipantInput]) -> Any:
+    """Build the graph of all participants that have a scan; nothing is computed.
+
+    Parameters
+    ----------
+    settings
+        Settings of this run.
+    plan
+        What the checks found out.
+    inputs
+        Participants with their sessions; those without any are left out.
+
+    Returns
+    -------
+    niworkflows.engine.workflows.LiterateWorkflow
+        With one workflow per participant, called :func:`participant_workflow_name`, whose crash files go to
+        that participant's log folder.
+    """
+    from niworkflows.engine.workflows import LiterateWorkflow
+
+    from hyperprep.workflows.participant import init_participant_wf
+
+    workflow = LiterateWorkflow(name=WORKFLOW_NAME, base_dir=str(settings.work_dir))
+    for participant in inputs:
+        if participant.sessions:
+            one = init_participant_wf(
+                participant=participant.label,
+                scans=tuple(session.scan for session in participant.sessions),
+                template=plan.template,
+                output_spaces=plan.output_spaces,
+                settings=anat_settings(settings, plan),
+                name=participant_workflow_name(participant.label),
+            )
+            workflow.add_nodes([one])
+            send_crashes_to(one, participant_log_dir(settings, participant.label))
+    return workflow
+
+
+def send_crashes_to(workflow: Any, folder: Path) -> None:
+    """Make every node of a workflow write its crash file into a folder."""
+    for node in workflow._get_all_nodes():
+        node.config = {"execution": {"crashdump_dir": str(folder)}}
+
+
+def write_graph(workflow: Any, settings: Settings) -> Path:
+    """Write the graph to ``logs/`` as Graphviz text, and as a picture where Graphviz is installed.
+
+    Returns
+    -------
+    pathlib.Path
+        The picture, or the text without it.
+    """
+    path = settings.output_dir / "logs" / f"graph_{settings.run_uuid}.dot"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if shutil.which("dot"):
+        workflow.write_graph(dotfilename=str(path), graph2use="colored", format="svg", simple_form=True)
+        drawn = path.with_suffix(".svg")
+        if drawn.is_file():
+            return drawn
+    workflow.write_hierarchical_dotfile(dotfilename=str(path), colored=True, simple_form=True)
+    LOGGER.info("Graphviz is not installed: the graph is written as text only")
+    return path

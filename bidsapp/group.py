@@ -1,0 +1,141 @@
+"""The group level: one table and one page with the quality figures of all sessions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.description import write_atomically
+from hyperprep.bidsapp.logs import LOGGER
+from hyperprep.bidsapp.query import available_participants
+from hyperprep.bidsapp.reports.group import write_group_page
+from hyperprep.exceptions import NoInputError
+
+TABLE = "group_quality.tsv"
+PAGE = "group_quality.html"
+_QUALITY = "*_desc-quality_*.json"
+#: Columns that say which scan a row is about; they come first.
+_KEYS = ("participant_id", "session_id", "scan")
+
+
+def run_group(settings: Settings) -> int:
+    """Collect the quality figures of all participants that were processed.
+
+    Parameters
+    ----------
+    settings
+        Settings of this run.
+
+    Returns
+    -------
+    int
+        0, or 1 if a participant of the input has no result.
+
+    Raises
+    ------
+    NoInputError
+        If no participant has one.
+    """
+    wanted = settings.participant_label or _expected(settings.bids_dir)
+    found = available_participants(settings.output_dir) if settings.output_dir.is_dir() else ()
+    chosen = [label for label in found if not settings.participant_label or label in wanted]
+    rows = [
+        row for label in chosen for row in quality_rows(settings.output_dir, label, settings.session_label)
+    ]
+    if not rows:
+        raise NoInputError(
+            f"{settings.output_dir} has no quality figures ({_QUALITY}) of any participant asked for; run "
+            "the participant level first"
+        )
+    missing = sorted(set(wanted) - {row["participant_id"].removeprefix("sub-") for row in rows})
+    table = settings.output_dir / TABLE
+    write_table(rows, table)
+    page = write_group_page(rows, settings.output_dir / PAGE)
+    done = len(rows)
+    if missing:
+        LOGGER.warning("without results: %s", ", ".join(f"sub-{label}" for label in missing))
+    note = f"; without results: {', '.join(missing)}" if missing else ""
+    print(f"HyperPrep group level: {done} scan(s) in {table}{note}. Page: {page}")
+    return 1 if missing else 0
+
+
+def _expected(bids_dir: Path) -> tuple[str, ...]:
+    """Participants of the input, as far as it can still be read."""
+    try:
+        return available_participants(bids_dir)
+    except NoInputError:
+        return ()
+
+
+def quality_rows(output_dir: Path, label: str, sessions: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Read the quality figures of one participant.
+
+    Parameters
+    ----------
+    output_dir
+        Root of the derivatives.
+    label
+        Participant, without ``sub-``.
+    sessions
+        Sessions to keep, without ``ses-``; empty keeps all.
+
+    Returns
+    -------
+    list of dict
+        One row per scan: ``participant_id``, ``session_id`` (or ``n/a``), ``scan``, then its figures; nested
+        figures are joined by ``_``.
+    """
+    subject = output_dir / f"sub-{label}"
+    rows = []
+    for path in sorted([*subject.glob(f"anat/{_QUALITY}"), *subject.glob(f"ses-*/anat/{_QUALITY}")]):
+        session = path.parent.parent.name if path.parent.parent != subject else "n/a"
+        if sessions and session.removeprefix("ses-") not in sessions:
+            continue
+        try:
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            LOGGER.warning("%s cannot be read (%s) and is left out", path, error)
+            continue
+        scan = path.name.split("_desc-quality")[0]
+        rows.append(
+            {"participant_id": f"sub-{label}", "session_id": session, "scan": scan, **flatten(content)}
+        )
+    return rows
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Join the keys of nested figures; only numbers, truth values and words are kept.
+
+    Examples
+    --------
+    >>> flatten({"lambda": 0.3, "dice": {"thalamus": 0.9}, "curve": [1, 2], "sources": None})
+    {'lambda': 0.3, 'dice_thalamus': 0.9}
+    """
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}_"))
+        elif isinstance(value, (bool, int, float, str)):
+            flat[name] = value
+    return flat
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write the rows as TSV, and beside it a JSON dictionary of its columns."""
+    frame = pd.DataFrame([dict(row) for row in rows])
+    frame = frame[[*_KEYS, *(column for column in frame.columns if column not in _KEYS)]]
+    write_atomically(path, frame.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
+    columns = {
+        "participant_id": {"Description": "Participant"},
+        "session_id": {"Description": "Session, n/a in a data set without sessions"},
+        "scan": {"Description": "Entities of the T1w image that was processed"},
+    }
+    for name in frame.columns[len(_KEYS) :]:
+        columns[name] = {"Description": f"Quality figure {name!r} of the scan's desc-quality JSON file"}
+    write_atomically(path.with_suffix(".json"), json.dumps(columns, indent=2) + "\n")

@@ -1,0 +1,391 @@
+"""Everything that can be known to go wrong before anything is computed, told at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.query import available_participants, choose_participants, read_filters
+from hyperprep.bidsapp.template import find_template
+from hyperprep.bidsapp.validate import Verdict, validate
+from hyperprep.exceptions import DeviceError, HyperPrepError, NoInputError, OutputError, ScanError, UsageError
+from hyperprep.workflows.settings import OutputSpace, Template
+
+#: Less free space than this (GB) cannot hold the intermediate results of one scan.
+MIN_FREE_GB = 1.0
+#: Names of the space a scan itself lies in; results are always written there.
+NATIVE_SPACES = frozenset({"T1w", "anat"})
+
+_T = TypeVar("_T")
+
+
+class PreflightError(HyperPrepError):
+    """Problems that stop a run at its start, all of them.
+
+    Parameters
+    ----------
+    problems
+        At least one; the first decides on the exit code.
+    """
+
+    def __init__(self, problems: Sequence[HyperPrepError]) -> None:
+        self.problems = tuple(problems)
+        self.exit_code = self.problems[0].exit_code
+        texts = [str(problem) for problem in self.problems]
+        if len(texts) > 1:
+            texts = [f"{len(texts)} problems were found before the run:", *(f"  - {text}" for text in texts)]
+        super().__init__("\n".join(texts))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the checks found out on the way, for the run to use.
+
+    Parameters
+    ----------
+    participants
+        Labels of the participants to process.
+    template
+        The standard brain.
+    output_spaces
+        Grids in the template's space that are written.
+    weights_sha256
+        Digest of each network's weights by name.
+    device
+        Device the networks run on; ``auto`` is decided.
+    plugin
+        Name and arguments of the Nipype plugin asked for; ``None`` is our own.
+    verdict
+        What the BIDS validator said.
+    """
+
+    participants: tuple[str, ...]
+    template: Template = field(default_factory=Template)
+    output_spaces: tuple[OutputSpace, ...] = ()
+    weights_sha256: Mapping[str, str] = field(default_factory=dict)
+    device: str = "cpu"
+    plugin: tuple[str, Mapping[str, Any]] | None = None
+    verdict: Verdict = field(default_factory=Verdict)
+
+
+class _Problems:
+    """Collects errors instead of stopping at the first."""
+
+    def __init__(self) -> None:
+        self.found: list[HyperPrepError] = []
+
+    def attempt(self, check: Callable[..., _T], *args: Any) -> _T | None:
+        try:
+            return check(*args)
+        except HyperPrepError as error:
+            self.found.append(error)
+            return None
+
+    def stop_if_any(self) -> None:
+        if self.found:
+            raise PreflightError(self.found)
+
+
+def preflight(settings: Settings) -> Plan:
+    """Check everything that a run needs; takes seconds and writes nothing but a probe file.
+
+    Parameters
+    ----------
+    settings
+        Settings of this run.
+
+    Returns
+    -------
+    Plan
+        What the run needs to know.
+
+    Raises
+    ------
+    PreflightError
+        With every problem that was found.
+    """
+    problems = _Problems()
+    problems.attempt(check_dataset, settings)
+    participants = problems.attempt(_participants, settings)
+    problems.attempt(check_locations, settings)
+    for folder, name in ((settings.output_dir, "output"), (settings.work_dir, "working")):
+        problems.attempt(check_writable, folder, name)
+    if settings.reports_only:
+        problems.stop_if_any()
+        return Plan(participants=participants or ())
+    problems.attempt(read_filters, settings.bids_filter_file)
+    problems.attempt(check_labels, settings.labels)
+    plugin = problems.attempt(read_plugin, settings.use_plugin)
+    template = problems.attempt(find_template, settings.template)
+    spaces = problems.attempt(choose_spaces, settings, template) if template else ()
+    digests = problems.attempt(check_weights, settings.weights_dir)
+    device = problems.attempt(resolve_device, settings.device)
+    verdict = Verdict()
+    if participants and not settings.skip_bids_validation:
+        verdict = validate(settings.bids_dir, participants)
+        if verdict.dataset:
+            problems.found.append(_invalid(settings.bids_dir, verdict.dataset))
+    problems.stop_if_any()
+    return Plan(
+        participants=participants or (),
+        template=template or Template(),
+        output_spaces=spaces or (),
+        weights_sha256=digests or {},
+        device=device or "cpu",
+        plugin=plugin,
+        verdict=verdict,
+    )
+
+
+def _participants(settings: Settings) -> tuple[str, ...]:
+    if not settings.bids_dir.is_dir():
+        return ()
+    available = available_participants(settings.bids_dir)
+    return choose_participants(available, settings.participant_label, settings.bids_dir)
+
+
+def _invalid(bids_dir: Path, errors: Sequence[str]) -> ScanError:
+    listed = "; ".join(errors[:10])
+    return ScanError(
+        f"the BIDS validator rejects {bids_dir}: {listed}. Mend the data set, or use --skip-bids-validation"
+    )
+
+
+def check_dataset(settings: Settings) -> None:
+    """Check that the input is a BIDS data set.
+
+    Raises
+    ------
+    NoInputError
+        If the folder or its ``dataset_description.json`` is missing or unreadable; with
+        ``--skip-bids-validation`` only if the folder is.
+    """
+    root = settings.bids_dir
+    if not root.is_dir():
+        found = "is a file, not a folder" if root.exists() else "does not exist"
+        raise NoInputError(f"the input {root} {found}")
+    if settings.skip_bids_validation:
+        return
+    path = root / "dataset_description.json"
+    hint = "give the root of a BIDS data set, or use --skip-bids-validation"
+    if not path.is_file():
+        raise NoInputError(f"{root} has no dataset_description.json, so it is no BIDS data set; {hint}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise NoInputError(f"{path} is not valid JSON ({error}); {hint}") from error
+    absent = [key for key in ("Name", "BIDSVersion") if not isinstance(content, dict) or key not in content]
+    if absent:
+        raise NoInputError(f"{path} lacks {' and '.join(absent)}, which BIDS requires; {hint}")
+
+
+def check_locations(settings: Settings) -> None:
+    """Check that nothing would be written into the input.
+
+    Raises
+    ------
+    OutputError
+        If the output or working folder is, or lies inside, the input; an output below its
+        ``derivatives`` is allowed.
+    """
+    source = settings.bids_dir.resolve()
+    output, work = settings.output_dir.resolve(), settings.work_dir.resolve()
+    if output == source:
+        raise OutputError(
+            f"the output folder is the input folder {source}; choose another, for example "
+            f"{settings.bids_dir / 'derivatives' / 'hyperprep'}"
+        )
+    if source in output.parents and output.relative_to(source).parts[0] != "derivatives":
+        raise OutputError(
+            f"the output folder {output} lies inside the input; only a folder below "
+            f"{source / 'derivatives'} may"
+        )
+    if output in source.parents and output != Path(output.anchor):
+        inside = source.relative_to(output).parts[0]
+        if inside.startswith("sub-"):
+            raise OutputError(f"the input {source} lies inside a participant's folder of the output {output}")
+    if work == source or (source in work.parents and output not in (work, *work.parents)):
+        raise OutputError(f"the working folder {work} lies inside the input {source}; choose another by -w")
+    if work == output:
+        raise OutputError(f"the working folder and the output folder are both {work}; choose another by -w")
+
+
+def check_writable(folder: Path, name: str) -> None:
+    """Check that a folder can be made and written to, and that its disk is not full.
+
+    Parameters
+    ----------
+    folder
+        Folder that need not exist; afterwards it does.
+    name
+        What it is called in the message.
+
+    Raises
+    ------
+    OutputError
+        With the system's reason.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-"):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"the {name} folder {folder} cannot be written: {reason}; choose another"
+        ) from error
+    free_gb = shutil.disk_usage(folder).free / 1e9
+    if free_gb < MIN_FREE_GB:
+        raise OutputError(
+            f"only {free_gb:.2f} GB are free for the {name} folder {folder}, and at least {MIN_FREE_GB:g} GB "
+            "are needed; free some or choose another disk"
+        )
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """Check that every region asked for is known.
+
+    Raises
+    ------
+    UsageError
+        Naming near matches.
+    """
+    from hyperprep.models.spatial.labels import resolve_labels
+
+    try:
+        resolve_labels(labels)
+    except UsageError as error:
+        raise UsageError(f"--labels: {error}") from error
+
+
+def read_plugin(path: Path | None) -> tuple[str, Mapping[str, Any]] | None:
+    """Read a file that names a Nipype plugin, as fMRIPrep takes it.
+
+    Raises
+    ------
+    UsageError
+        If it is no YAML or JSON mapping, or the plugin is unknown or does not wait for its jobs.
+    """
+    if path is None:
+        return None
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--use-plugin {path} is neither YAML nor JSON: {error}") from error
+    example = "plugin: MultiProc\nplugin_args: {n_procs: 4}"
+    if not isinstance(content, dict) or set(content) - {"plugin", "plugin_args"} or "plugin" not in content:
+        raise UsageError(f"--use-plugin {path} must hold 'plugin' and 'plugin_args' only, as in:\n{example}")
+    name, arguments = content["plugin"], content.get("plugin_args") or {}
+    if not isinstance(arguments, dict):
+        raise UsageError(f"--use-plugin {path}: 'plugin_args' must be a mapping, not {arguments!r}")
+    import nipype.pipeline.plugins as plugins
+
+    known = sorted(key.removesuffix("Plugin") for key in vars(plugins) if key.endswith("Plugin"))
+    if name not in known:
+        raise UsageError(f"--use-plugin {path}: unknown plugin {name!r}; Nipype has {', '.join(known)}")
+    if name.endswith(("Graph", "DAGMan", "Debug", "SomaFlow")):
+        raise UsageError(
+            f"--use-plugin {path}: {name} does not wait for its jobs, so no report could be written; "
+            "use SLURM, SGE, PBS or MultiProc"
+        )
+    return name, arguments
+
+
+def choose_spaces(settings: Settings, template: Template) -> tuple[OutputSpace, ...]:
+    """Turn the output spaces asked for into grids of the template's space.
+
+    Raises
+    ------
+    UsageError
+        If a space is neither the template's nor the scan's own.
+    """
+    if not settings.output_spaces:
+        return (OutputSpace(),)
+    foreign = [s.name for s in settings.output_spaces if s.name not in {template.name, *NATIVE_SPACES}]
+    if foreign:
+        raise UsageError(
+            f"--output-spaces {' '.join(foreign)}: results can be written in the space of the template "
+            f"({template.name}) and of the scan (T1w); choose another --template for another space"
+        )
+    sized = [str(s) for s in settings.output_spaces if s.name in NATIVE_SPACES and s.resolution_mm]
+    if sized:
+        raise UsageError(f"--output-spaces {' '.join(sized)}: the scan's own space keeps the scan's own grid")
+    chosen = [s for s in settings.output_spaces if s.name == template.name]
+    return tuple(OutputSpace(None if s.resolution_mm is None else str(s.resolution_mm)) for s in chosen)
+
+
+def check_weights(weights_dir: Path | None) -> Mapping[str, str]:
+    """Find the weights of every network and verify them.
+
+    Returns
+    -------
+    mapping
+        sha256 of each file by the network's name.
+
+    Raises
+    ------
+    PreflightError
+        If some are missing or damaged; all of them are named.
+    """
+    from hyperprep.models.weights import SHIPPED, find_weights
+
+    problems = _Problems()
+    found = {
+        name: problems.attempt(lambda n: find_weights(n, weights_dir=weights_dir), name) for name in SHIPPED
+    }
+    problems.stop_if_any()
+    return {name: entry.sha256 for name, entry in found.items() if entry is not None}
+
+
+def resolve_device(name: str) -> str:
+    """Decide on the device, asking the network library in a process of its own.
+
+    Parameters
+    ----------
+    name
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns
+    -------
+    str
+        ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` becomes ``cuda`` only where there is one.
+
+    Raises
+    ------
+    DeviceError
+        If a device is named that is not there.
+    """
+    if name == "cpu" or (name == "auto" and not _has_gpu_driver()):
+        return "cpu"
+    program = (
+        "import sys\n"
+        "from hyperprep.exceptions import DeviceError\n"
+        "from hyperprep.models.predict.device import pick_device\n"
+        "try:\n    print('device', pick_device(sys.argv[1]))\n"
+        "except DeviceError as error:\n    print('error', error)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", program, name], env=environ, capture_output=True, text=True, check=False
+    )
+    kind, _, text = (done.stdout.strip().splitlines() or ["error " + done.stderr.strip()[-500:]])[
+        -1
+    ].partition(" ")
+    if kind != "device":
+        raise DeviceError(text or f"the device {name!r} could not be checked")
+    return text
+
+
+def _has_gpu_driver() -> bool:
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version"))

@@ -1,0 +1,297 @@
+"""What is read: the T1w images of the chosen participants, and nothing else of the data set."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperprep.bidsapp.config import Settings
+from hyperprep.exceptions import NoInputError, UsageError
+from hyperprep.workflows.settings import Scan
+
+_EXTENSIONS = [".nii", ".nii.gz"]
+#: Queries of other NiPreps in a shared filter file; they select images that are not read here.
+_FOREIGN_QUERIES = frozenset({"bold", "sbref", "fmap", "t2w", "flair", "roi", "dwi", "pet", "asl", "xfm"})
+
+
+@dataclass(frozen=True)
+class SessionInput:
+    """The scan of one session that is processed, and those that are not.
+
+    Parameters
+    ----------
+    session
+        Label without ``ses-``, or ``None`` in a data set without sessions.
+    scan
+        The T1w image with what is known of it.
+    unused
+        Further T1w images of the session.
+    """
+
+    session: str | None
+    scan: Scan
+    unused: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class ParticipantInput:
+    """One participant's sessions, and what keeps some of it from being processed.
+
+    Parameters
+    ----------
+    label
+        Label without ``sub-``.
+    sessions
+        Sessions with a T1w image, in order.
+    problems
+        Why something asked for cannot be done, in words; not empty means this participant fails.
+    remarks
+        What a reader of the report should know.
+    """
+
+    label: str
+    sessions: tuple[SessionInput, ...] = ()
+    problems: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def available_participants(bids_dir: Path) -> tuple[str, ...]:
+    """List the participants of a data set by their folders, without looking into them.
+
+    Raises
+    ------
+    NoInputError
+        If the folder cannot be listed.
+    """
+    try:
+        with os.scandir(bids_dir) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith("sub-") and entry.is_dir()]
+    except OSError as error:
+        raise NoInputError(f"the input folder {bids_dir} cannot be listed: {error.strerror}") from error
+    return tuple(sorted(name[4:] for name in names))
+
+
+def choose_participants(available: Sequence[str], wanted: Sequence[str], bids_dir: Path) -> tuple[str, ...]:
+    """Choose the participants that are asked for.
+
+    Raises
+    ------
+    NoInputError
+        If one is not there, naming those that are, or if there is none at all.
+
+    Examples
+    --------
+    >>> choose_participants(["01", "02"], ["02"], Path("/data"))
+    ('02',)
+    """
+    if not available:
+        raise NoInputError(f"{bids_dir} has no participant: no folder there is called sub-<label>")
+    missing = [label for label in wanted if label not in available]
+    if missing:
+        raise NoInputError(
+            f"unknown participant {', '.join(missing)}; {bids_dir} has {_shortened(available)}"
+        )
+    return tuple(label for label in available if not wanted or label in wanted)
+
+
+def _shortened(labels: Sequence[str], most: int = 20) -> str:
+    text = ", ".join(labels[:most])
+    return text if len(labels) <= most else f"{text} and {len(labels) - most} more"
+
+
+def read_filters(path: Path | None) -> Mapping[str, Any]:
+    """Read the filters for T1w images from a filter file as fMRIPrep takes it.
+
+    Parameters
+    ----------
+    path
+        JSON file ``{"t1w": {entity: value}}``; ``null`` stands for "entity absent", ``"*"`` for any value.
+
+    Returns
+    -------
+    mapping
+        Keyword arguments of PyBIDS' ``BIDSLayout.get``.
+
+    Raises
+    ------
+    UsageError
+        If the file is no JSON object of objects, or has a query that is unknown.
+    """
+    if path is None:
+        return {}
+    from bids.layout import Query
+
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--bids-filter-file {path} is not valid JSON: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(value, dict) for value in content.values()):
+        raise UsageError(f'--bids-filter-file {path} must look like {{"t1w": {{"acquisition": "mprage"}}}}')
+    unknown = sorted(set(content) - {"t1w"} - _FOREIGN_QUERIES)
+    if unknown or "t1w" not in content:
+        found = ", ".join(map(repr, unknown or content)) or "nothing"
+        raise UsageError(f"--bids-filter-file {path}: found {found}; the query that is used is called 't1w'")
+    special = {None: Query.NONE, "*": Query.ANY, "Query.NONE": Query.NONE, "Query.ANY": Query.ANY}
+    filters = {
+        entity: special.get(value, value) if not isinstance(value, (list, dict)) else value
+        for entity, value in content["t1w"].items()
+    }
+    for fixed in ("subject", "suffix", "extension"):
+        if fixed in filters and fixed != "suffix":
+            raise UsageError(f"--bids-filter-file {path}: {fixed!r} cannot be filtered on here")
+    if filters.get("suffix", "T1w") != "T1w":
+        raise UsageError(f"--bids-filter-file {path}: only the suffix T1w can be processed")
+    return filters
+
+
+def open_layout(root: Path, participants: Iterable[str], *, derivative: bool = False) -> Any:
+    """Index the ``anat`` folders of some participants, and list no other folder below them.
+
+    Parameters
+    ----------
+    root
+        Root of the data set.
+    participants
+        Labels without ``sub-``.
+    derivative
+        Whether it is a derivative data set.
+
+    Returns
+    -------
+    bids.layout.BIDSLayout
+        Without metadata.
+    """
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    labels = "|".join(re.escape(label) for label in participants)
+    everything_else = re.compile(rf"^/(?!sub-({labels})(/ses-[^/]+)?(/anat(/[^/]+)?)?$)")
+    return BIDSLayout(
+        root,
+        validate=False,
+        derivatives=False,
+        config=["bids", "derivatives"] if derivative else ["bids"],
+        indexer=BIDSLayoutIndexer(validate=False, ignore=[everything_else], index_metadata=False),
+    )
+
+
+def find_inputs(settings: Settings, participants: Sequence[str]) -> tuple[ParticipantInput, ...]:
+    """Find the scan of every chosen session, with the masks that derivatives have for it.
+
+    Parameters
+    ----------
+    settings
+        Settings of this run.
+    participants
+        Labels without ``sub-``, all of them in the data set.
+
+    Returns
+    -------
+    tuple of ParticipantInput
+        In the order of `participants`.
+    """
+    filters = read_filters(settings.bids_filter_file)
+    layout = open_layout(settings.bids_dir, participants)
+    masks = [(name, open_layout(path, participants, derivative=True)) for name, path in settings.derivatives]
+    return tuple(_participant(settings, label, layout, masks, filters) for label in participants)
+
+
+def _participant(
+    settings: Settings,
+    label: str,
+    layout: Any,
+    derivatives: Sequence[tuple[str, Any]],
+    filters: Mapping[str, Any],
+) -> ParticipantInput:
+    """Collect the sessions of one participant."""
+    images = layout.get(
+        subject=label, extension=_EXTENSIONS, **{"suffix": "T1w", "datatype": "anat", **filters}
+    )
+    by_session: dict[str | None, list[Any]] = {}
+    for image in sorted(images, key=lambda image: image.path):
+        by_session.setdefault(image.entities.get("session"), []).append(image)
+    problems = []
+    if settings.session_label:
+        absent = [ses for ses in settings.session_label if ses not in by_session]
+        by_session = {ses: found for ses, found in by_session.items() if ses in settings.session_label}
+        if absent and by_session:
+            problems += [f"sub-{label} has no T1w image in session {ses}" for ses in absent]
+    if not by_session:
+        problems.append(_no_t1w(settings, label))
+    sessions, remarks = [], []
+    for ses in sorted(by_session, key=lambda ses: ses or ""):
+        first, *others = by_session[ses]
+        mask, origin = _find_mask(first, derivatives)
+        if mask is not None:
+            remarks.append(f"{first.filename}: brain mask taken from derivatives {origin!r} ({mask})")
+        elif derivatives:
+            remarks.append(f"{first.filename}: no derivative has a desc-brain_mask of it")
+        if others:
+            names = ", ".join(image.filename for image in others)
+            remarks.append(f"{first.filename} is used as the session's first T1w image; not used: {names}")
+        scan = Scan(
+            Path(first.path), mask=mask, skull_stripped=_skull_stripped(Path(first.path), settings.bids_dir)
+        )
+        sessions.append(SessionInput(ses, scan, tuple(Path(image.path) for image in others)))
+    return ParticipantInput(label, tuple(sessions), tuple(problems), tuple(remarks))
+
+
+def _no_t1w(settings: Settings, label: str) -> str:
+    """Say that a participant has nothing to process, and which options narrowed the search."""
+    narrowing = []
+    if settings.session_label:
+        narrowing.append(f"--session-label {' '.join(settings.session_label)}")
+    if settings.bids_filter_file:
+        narrowing.append(f"--bids-filter-file {settings.bids_filter_file}")
+    within = f" with {' and '.join(narrowing)}" if narrowing else ""
+    return f"sub-{label} has no T1w image{within}: looked for *_T1w.nii[.gz] in the anat folders of " + str(
+        settings.bids_dir / f"sub-{label}"
+    )
+
+
+def _find_mask(image: Any, derivatives: Sequence[tuple[str, Any]]) -> tuple[Path | None, str]:
+    """Find the first derivative mask whose entities do not contradict an image's."""
+    from bids.layout import Query
+
+    wanted = {
+        key: value for key, value in image.entities.items() if key not in {"suffix", "extension", "datatype"}
+    }
+    for name, layout in derivatives:
+        found = layout.get(
+            subject=wanted["subject"], suffix="mask", desc="brain", space=Query.NONE, extension=_EXTENSIONS
+        )
+        for mask in sorted(found, key=lambda mask: mask.path):
+            has = {
+                k: v for k, v in mask.entities.items() if k not in {"suffix", "extension", "datatype", "desc"}
+            }
+            if has.get("session") == wanted.get("session") and all(
+                wanted.get(k, v) == v for k, v in has.items()
+            ):
+                return Path(mask.path), name
+    return None, ""
+
+
+def _skull_stripped(image: Path, root: Path) -> bool | None:
+    """Read ``SkullStripped`` from the image's sidecar, or from one higher up (inheritance)."""
+    entities = set(image.name.split(".", 1)[0].split("_"))
+    for folder in (image.parent, *image.parent.parents):
+        candidates = [p for p in _json_files(folder) if set(p.name[:-5].split("_")) <= entities]
+        for sidecar in sorted(candidates, key=lambda p: -len(p.name)):
+            try:
+                content = json.loads(sidecar.read_text())
+            except (OSError, ValueError):
+                continue
+            if isinstance(content, dict) and isinstance(content.get("SkullStripped"), bool):
+                return bool(content["SkullStripped"])
+        if folder == root:
+            break
+    return None
+
+
+def _json_files(folder: Path) -> list[Path]:
+    with os.scandir(folder) as entries:
+        return [Path(entry.path) for entry in entries if entry.name.endswith("T1w.json")]

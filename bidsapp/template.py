@@ -1,0 +1,114 @@
+"""The standard brain that a run is asked to use: found, never downloaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hyperprep.bidsapp.config import DEFAULT_TEMPLATE
+from hyperprep.bidsapp.environment import templateflow_home
+from hyperprep.exceptions import TemplateError
+from hyperprep.workflows.settings import Template
+
+#: Ways in which TemplateFlow writes "1 mm", best first; the empty one is a template without ``res-``.
+_RESOLUTIONS = ("_res-01", "_res-1", "", "_res-02", "_res-2")
+
+
+def find_template(wanted: str) -> Template:
+    """Find a template by its TemplateFlow name or as a file.
+
+    The default template is the one that nilearn carries. It is the left-right symmetric release 2009a of
+    the ICBM152 average, hence ``MNI152NLin2009aSym``.
+
+    Parameters
+    ----------
+    wanted
+        TemplateFlow name such as ``MNI152NLin2009cAsym``, or path of an image.
+
+    Returns
+    -------
+    Template
+        Its space's name, image and, if there is one, brain mask.
+
+    Raises
+    ------
+    TemplateError
+        If it is neither a file nor in TemplateFlow's local cache.
+
+    Examples
+    --------
+    >>> find_template("MNI152NLin2009aSym").name
+    'MNI152NLin2009aSym'
+    """
+    if wanted == DEFAULT_TEMPLATE:
+        return Template(name=DEFAULT_TEMPLATE)
+    path = Path(wanted).expanduser()
+    if "/" in wanted or wanted.endswith((".nii", ".nii.gz", ".mgz")):
+        return _from_file(path)
+    return _from_templateflow(wanted, templateflow_home())
+
+
+def _from_file(path: Path) -> Template:
+    """Take a file; its space is named after ``tpl-`` in its name, or after the name itself."""
+    if not path.is_file():
+        raise TemplateError(f"template: there is no file {path}; give a file or a TemplateFlow name")
+    _refuse_empty(path)
+    entity = re.match(r"tpl-([0-9A-Za-z+]+)_", path.name)
+    name = entity[1] if entity else re.sub(r"[^0-9A-Za-z]", "", path.name.split(".")[0])
+    if not name:
+        raise TemplateError(f"template: no name of a space can be made from {path.name!r}; rename the file")
+    mask = _mask_beside(path)
+    return Template(name=name, image=path.absolute(), mask=mask, uri=path.absolute().as_uri())
+
+
+def _from_templateflow(name: str, home: Path) -> Template:
+    """Look a name up in TemplateFlow's cache on this disk.
+
+    Raises
+    ------
+    TemplateError
+        If the cache does not hold the T1-weighted image itself (an empty place-holder does not count).
+    """
+    folder = home / f"tpl-{name}"
+    if not re.fullmatch(r"[0-9A-Za-z+]+", name) or not folder.is_dir():
+        held = sorted(p.name[4:] for p in home.glob("tpl-*") if _t1w_images(p)) if home.is_dir() else []
+        raise TemplateError(
+            f"template {name!r} is unknown: neither a file nor a folder of the TemplateFlow cache {home}. "
+            f"Available: {', '.join([DEFAULT_TEMPLATE, *held])}. {_how_to_fetch(name)}"
+        )
+    images = _t1w_images(folder)
+    if not images:
+        raise TemplateError(
+            f"template {name!r}: the TemplateFlow cache {folder} has no T1w image in it (only the name, or "
+            f"an empty place-holder). {_how_to_fetch(name)}"
+        )
+    image = images[0]
+    return Template(name=name, image=image.absolute(), mask=_mask_beside(image))
+
+
+def _t1w_images(folder: Path) -> list[Path]:
+    """List the template's T1w images with content, the finest grid first."""
+    name = folder.name
+    candidates = [folder / f"{name}{res}_T1w{ext}" for res in _RESOLUTIONS for ext in (".nii.gz", ".nii")]
+    return [path for path in candidates if path.is_file() and path.stat().st_size > 0]
+
+
+def _mask_beside(image: Path) -> Path | None:
+    """Find the brain mask that lies beside a template, named as TemplateFlow names it."""
+    stem, _, extension = image.name.partition(".")
+    prefix = stem.rsplit("_", 1)[0] if "_" in stem else stem
+    mask = image.with_name(f"{prefix}_desc-brain_mask.{extension}")
+    return mask.absolute() if mask.is_file() and mask.stat().st_size > 0 else None
+
+
+def _refuse_empty(path: Path) -> None:
+    if path.stat().st_size == 0:
+        raise TemplateError(f"template: the file {path} is empty; fetch it again")
+
+
+def _how_to_fetch(name: str) -> str:
+    return (
+        "Nothing is downloaded during a run; on a machine with network fetch it by "
+        f"python -c \"import templateflow.api as t; t.get('{name}', suffix=['T1w', 'mask'])\" "
+        "and point TEMPLATEFLOW_HOME at that cache"
+    )
