@@ -6,8 +6,8 @@ from pathlib import Path
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
-from niworkflows.interfaces.bids import DerivativesDataSink
 
+from hyperprep.interfaces.bids import DerivativesDataSink
 from hyperprep.interfaces.reportlets import (
     BeforeAfter,
     JacobianMap,
@@ -132,7 +132,11 @@ def init_anat_reportlets_wf(
     for node in (summary, alignment, segmentation, grid, jacobian, curve):
         sink = pe.Node(
             DerivativesDataSink(
-                base_directory=str(output_dir), out_path_base="", datatype="figures", desc=node.name, suffix="T1w"
+                base_directory=str(output_dir),
+                datatype="figures",
+                desc=node.name,
+                suffix="T1w",
+                check_hdr=False,
             ),
             name=f"ds_{node.name}",
             run_without_submitting=True,

@@ -30,7 +30,7 @@ from hyperprep.interfaces.reportlets.slices import (
 )
 from hyperprep.interfaces.reportlets.structures import group_fields
 from hyperprep.models.spatial.itk import affine_from_itk
-from hyperprep.models.spatial.transforms import map_points, read_transform
+from hyperprep.models.spatial.transforms import read_transform
 
 COUNTS = (4, 5, 5)
 """Sagittal, coronal and axial planes of the two figures."""
@@ -38,36 +38,59 @@ COUNTS = (4, 5, 5)
 JACOBIAN_LIMIT = 3.0
 """The colour scale runs from 1 / this to this, on a log scale, the same in every report."""
 
+LPS_SIGNS = np.array([-1.0, -1.0, 1.0])
+"""What turns RAS components into LPS ones and back."""
+
 FOLD_COLOUR = "#c8ff00"
 OUTLINES = ("Cerebral cortex", "Lateral ventricles", "Thalamus", "Putamen", "Caudate", "Cerebellar cortex")
 
 
 def without_affine(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
-    """Points as the deformation alone moves them: the linear parts of a transform are taken out again.
+    """Points of a plane as the deformation alone moves them: the linear parts of a transform are taken out.
 
     Parameters
     ----------
     transform
         Point map from the reference space, in the order of ITK composites.
     points
-        (..., 3) RAS mm.
+        (rows, columns, 3) RAS mm, equally spaced along rows and columns, at least two of each.
 
     Returns
     -------
-    (..., 3) RAS mm, in the reference space.
+    (rows, columns, 3) RAS mm, in the reference space.
 
     Examples
     --------
     >>> shift = sitk.TranslationTransform(3, (5.0, 0.0, 0.0))
-    >>> without_affine(shift, np.array([[1.0, 2.0, 3.0]])).tolist()
-    [[1.0, 2.0, 3.0]]
+    >>> points = plane_points(Plane(2, 5.0), Box((0.0, 0.0, 0.0), (4.0, 3.0, 9.0)), 1.0)
+    >>> bool(np.allclose(without_affine(shift, points), points))
+    True
     """
     linear = np.eye(4)
     for member in _members(transform):
         if member.IsLinear():
             linear = affine_from_itk(member) @ linear
-    moved = map_points(points.reshape(-1, 3), transform)
-    return nib.affines.apply_affine(np.linalg.inv(linear), moved).reshape(points.shape)
+    moved = points + _displacements(transform, points)
+    return np.asarray(nib.affines.apply_affine(np.linalg.inv(linear), moved))
+
+
+def _displacements(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
+    """What a transform adds to the points of a plane; ITK maps the whole plane at once."""
+    lps = points * LPS_SIGNS
+    across, down = lps[0, 1] - lps[0, 0], lps[1, 0] - lps[0, 0]
+    spacing = [float(np.linalg.norm(across)), float(np.linalg.norm(down)), 1.0]
+    axes = np.stack([across / spacing[0], down / spacing[1]], axis=1)
+    direction = np.column_stack([axes, np.cross(axes[:, 0], axes[:, 1])])
+    rows, columns = points.shape[:2]
+    field = sitk.TransformToDisplacementField(
+        transform,
+        sitk.sitkVectorFloat64,
+        (columns, rows, 1),
+        lps[0, 0].tolist(),
+        spacing,
+        direction.ravel().tolist(),
+    )
+    return np.asarray(sitk.GetArrayFromImage(field)[0] * LPS_SIGNS)
 
 
 def _members(transform: sitk.Transform) -> list[sitk.Transform]:
@@ -188,8 +211,7 @@ def draw_jacobian(
     mask_data = np.ones(data.shape, np.float32) if mask is None else np.asanyarray(mask.dataobj).astype(np.float32)
     mask_affine = jacobian.affine if mask is None else mask.affine
     box = bounding_box(mask if mask is not None else jacobian)
-    voxels = np.stack(np.indices(data.shape), axis=-1)
-    inside = sample(mask_data, mask_affine, nib.affines.apply_affine(jacobian.affine, voxels), order=0) > 0
+    inside = _on_grid(mask_data, mask_affine, jacobian)
     folding = Folding.of(jacobian, inside)
     mosaic = _through_folds(Mosaic.of(box, counts=COUNTS), folding)
     norm = LogNorm(1 / JACOBIAN_LIMIT, JACOBIAN_LIMIT)
@@ -210,6 +232,14 @@ def draw_jacobian(
     return document(
         body, height=mosaic.height, label="Jacobian determinant of the deformation", kind="hp-jacobian"
     )
+
+
+def _on_grid(mask: np.ndarray, affine: np.ndarray, like: nib.Nifti1Image) -> np.ndarray:
+    """A mask as booleans on the grid of another image."""
+    if mask.shape == like.shape and np.allclose(affine, like.affine, atol=1e-4):
+        return mask > 0
+    voxels = np.stack(np.indices(like.shape), axis=-1)
+    return sample(mask, affine, nib.affines.apply_affine(like.affine, voxels), order=0) > 0
 
 
 def _through_folds(mosaic: Mosaic, folding: Folding) -> Mosaic:

@@ -71,8 +71,21 @@ class Mosaic:
     top: float = HEADER
 
     @classmethod
-    def of(cls, box: Box, *, counts: tuple[int, int, int] = (5, 6, 6)) -> Mosaic:
-        """Axial, coronal and sagittal rows; ``counts`` are planes along x, y and z.
+    def of(
+        cls, box: Box, *, counts: tuple[int, int, int] = (5, 6, 6), top: float = HEADER, rim: float = 0.2
+    ) -> Mosaic:
+        """Axial, coronal and sagittal rows.
+
+        Parameters
+        ----------
+        box
+            What part of the world is shown.
+        counts
+            Planes along x, y and z; no row where it is 0.
+        top
+            Where the first row begins, figure units.
+        rim
+            Share of the box beyond the first and the last plane.
 
         Examples
         --------
@@ -80,7 +93,8 @@ class Mosaic:
         >>> [len(row) for row in mosaic.rows], round(mosaic.height)
         ([4, 4, 3], 1027)
         """
-        return cls(box, tuple(spread_planes(box, axis, counts[axis]) for axis in (2, 1, 0)))
+        rows = (spread_planes(box, axis, counts[axis], rim=rim) for axis in (2, 1, 0) if counts[axis])
+        return cls(box, tuple(rows), top=top)
 
     def cells(self) -> Iterator[Cell]:
         """Cells, row after row."""

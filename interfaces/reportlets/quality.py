@@ -103,8 +103,8 @@ MEASURES = (
         about="Dice of the brain masks of scan and template after affine alignment",
     ),
     Measure(
-        "prealign_cost", "Similarity after affine", "", 3, "high",
-        about="Similarity reached by the affine alignment",
+        "prealign_cost", "Cost after affine", "", 3, "low",
+        about="What the affine alignment minimised (intensities)",
     ),
     Measure(
         "dice_affine", "Dice after affine", "", 3, "high",

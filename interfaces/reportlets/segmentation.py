@@ -1,5 +1,7 @@
 """Outlines of the brain mask and of every structure over the scan they were found in."""
 
+from collections.abc import Callable
+
 import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined
@@ -10,8 +12,12 @@ from hyperprep.interfaces.reportlets.slices import bounding_box, sample, to_grey
 from hyperprep.interfaces.reportlets.structures import Group, group_fields
 
 MASK = Group("Brain mask", (), "#ff5c5c")
+DEEP = (10, 11, 12, 13, 17, 18, 26, 28, 49, 50, 51, 52, 53, 54, 58, 60)
+"""FreeSurfer numbers of what is shown enlarged."""
+
 LEGEND_COLUMNS = 6
 LEGEND_LINE = 20.0
+ZOOM_GAP = 30.0
 
 CONTOUR_STYLE = """\
 .hp-contours .legend text { font-size: 13px; }
@@ -39,26 +45,39 @@ def draw_contours(
     """
     frame = mask if mask is not None else dseg if dseg is not None else img
     fields = [] if dseg is None else list(group_fields(dseg))
-    entries = ([MASK] if mask is not None else []) + [group for group, _ in fields]
-    top = 12 + LEGEND_LINE * -(-len(entries) // LEGEND_COLUMNS)
-    box = bounding_box(frame, margin=14.0)
-    mosaic = Mosaic(box, Mosaic.of(box).rows, top=top)
+    if mask is not None:
+        fields.insert(0, (MASK, _mask_field(mask)))
+    entries = [group for group, _ in fields]
+    mosaic = Mosaic.of(
+        bounding_box(frame, margin=14.0), top=12 + LEGEND_LINE * -(-len(entries) // LEGEND_COLUMNS)
+    )
+    mosaics = [mosaic]
+    if dseg is not None and np.isin(np.asanyarray(dseg.dataobj), DEEP).any():
+        deep = nib.Nifti1Image(np.isin(np.asanyarray(dseg.dataobj), DEEP).astype(np.uint8), dseg.affine)
+        mosaics.append(
+            Mosaic.of(bounding_box(deep, margin=10.0), counts=(0, 5, 5), top=mosaic.height + ZOOM_GAP, rim=0.25)
+        )
     data = np.nan_to_num(np.asanyarray(img.dataobj, dtype=np.float32))
     limits = window(data, low=2.0, high=99.8)
-    body = [mosaic.raster(lambda points: to_grey(sample(data, img.affine, points), limits))]
-    if mask is not None:
-        inside = np.asanyarray(mask.dataobj).astype(np.float32)
-        outline = mosaic.contours(lambda points: sample(inside, mask.affine, points), [0.5])
-        body.append(_structure(MASK, outline))
-    body += [_structure(group, mosaic.contours(field, [0.5])) for group, field in fields]
-    body += [mosaic.marks(), *_legend(entries)]
+    body = [part.raster(lambda points: to_grey(sample(data, img.affine, points), limits)) for part in mosaics]
+    for group, field in fields:
+        body.append(_structure(group, "".join(part.contours(field, [0.5]) for part in mosaics)))
+    body += [part.marks() for part in mosaics] + _legend(entries)
+    if len(mosaics) > 1:
+        body.append(f'<text x="8" y="{mosaics[1].top - 8:.0f}">Deep structures, enlarged</text>')
     return document(
         body,
-        height=mosaic.height,
+        height=mosaics[-1].height,
         label="Brain mask and structures drawn over planes through the scan",
         kind="hp-contours",
         style=CONTOUR_STYLE,
     )
+
+
+def _mask_field(mask: nib.Nifti1Image) -> Callable[[np.ndarray], np.ndarray]:
+    """Membership in the brain mask at world points."""
+    inside = np.asanyarray(mask.dataobj).astype(np.float32)
+    return lambda points: sample(inside, mask.affine, points)
 
 
 def _structure(group: Group, outline: str) -> str:

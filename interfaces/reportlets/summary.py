@@ -101,7 +101,7 @@ def summary_fragment(
         parts.append('<ul class="hp-notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>")
     parts.append(_figures_table(metrics))
     if volumes is not None and not volumes.empty:
-        parts.append(_volumes_table(volumes))
+        parts.append(_volumes_table(volumes, metrics))
     return "\n".join([*parts, "</section>"]) + "\n"
 
 
@@ -136,7 +136,7 @@ def _figures_table(metrics: Mapping[str, Any]) -> str:
         f'<tr><th scope="row">{escape(measure_of(key).label)}</th>'
         f'<td class="hp-number">{escape(_plain(key, value))}</td></tr>'
         for key, value in metrics.items()
-        if key not in BY_KEY
+        if key not in BY_KEY and not key.startswith("dice_")
     )
     if others:
         table += (
@@ -155,32 +155,65 @@ def _plain(key: str, value: Any) -> str:
     return "n/a" if value is None else measure_of(key).text(value)
 
 
-def _volumes_table(volumes: pd.DataFrame) -> str:
-    """Left, right and total volume of every structure, mL, and their asymmetry."""
-    sides: dict[str, dict[str, float]] = {}
+def structure_rows(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Volumes (mL) and overlap of every structure, both sides in one row.
+
+    Parameters
+    ----------
+    volumes
+        Columns ``name`` and ``volume_mm3``.
+    metrics
+        Key figures; ``dice_<name>`` counts.
+
+    Returns
+    -------
+    Structures with ``left``, ``right``, ``total`` (mL) and ``dice`` (mean over the sides), as far as known.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"name": ["Left-Thalamus", "Right-Thalamus"], "volume_mm3": [7000.0, 8000.0]})
+    >>> structure_rows(table, {"dice_Left-Thalamus": 0.8, "dice_Right-Thalamus": 0.9})
+    {'Thalamus': {'left': 7.0, 'right': 8.0, 'total': 15.0, 'dice': 0.85}}
+    """
+    rows: dict[str, dict[str, float]] = {}
+    overlaps: dict[str, list[float]] = {}
     for name, size in zip(volumes["name"].astype(str), volumes["volume_mm3"], strict=True):
         match = _SIDE.match(name)
         base = _SIDE.sub("", name).replace("-", " ")
-        sides.setdefault(base[:1].upper() + base[1:], {})[match[1].lower() if match else "total"] = float(size) / 1000
-    rows = []
-    for name, ml in sides.items():
-        left, right = ml.get("left"), ml.get("right")
-        asymmetry = ""
-        if left is not None and right is not None:
-            ml.setdefault("total", left + right)
-            asymmetry = f"{200 * (left - right) / (left + right):+.1f}".replace("-", "−") if left + right else ""
-        cells = "".join(
-            f'<td class="hp-number">{"" if value is None else f"{value:.2f}"}</td>'
-            for value in (left, right, ml.get("total"))
-        )
-        rows.append(f'<tr><th scope="row">{escape(name)}</th>{cells}<td class="hp-number">{asymmetry}</td></tr>')
+        base = base[:1].upper() + base[1:]
+        rows.setdefault(base, {})[match[1].lower() if match else "total"] = float(size) / 1000
+        overlap = as_number(metrics.get(f"dice_{name}"))
+        if overlap is not None:
+            overlaps.setdefault(base, []).append(overlap)
+    for base, row in rows.items():
+        if "left" in row and "right" in row:
+            row.setdefault("total", row["left"] + row["right"])
+        if base in overlaps:
+            row["dice"] = round(sum(overlaps[base]) / len(overlaps[base]), 6)
+    return rows
+
+
+def _volumes_table(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
+    """Volumes, asymmetry and overlap of every structure."""
+    rows = structure_rows(volumes, metrics)
+    with_dice = any("dice" in row for row in rows.values())
+    lines = []
+    for name, row in rows.items():
+        cells = [f"{row[side]:.2f}" if side in row else "" for side in ("left", "right", "total")]
+        both = row.get("left", 0.0) + row.get("right", 0.0)
+        paired = "left" in row and "right" in row and both > 0
+        cells.append(f"{200 * (row['left'] - row['right']) / both:+.1f}".replace("-", "−") if paired else "")
+        if with_dice:
+            cells.append(f"{row['dice']:.3f}" if "dice" in row else "")
+        numbers = "".join(f'<td class="hp-number">{cell}</td>' for cell in cells)
+        lines.append(f'<tr><th scope="row">{escape(name)}</th>{numbers}</tr>')
+    heads = [("Left (mL)", ""), ("Right (mL)", ""), ("Total (mL)", ""), ("L − R (%)", "100 · (L − R) / mean of both")]
+    heads += [("Dice", "Overlap with the template's structure after the deformation, mean of both sides")] * with_dice
+    head = "".join(f'<th scope="col" class="hp-number" title="{about}">{label}</th>' for label, about in heads)
     return (
         '<details class="hp-more" open="open"><summary>Volumes of structures</summary>'
-        '<table class="hp-table"><thead><tr><th scope="col">Structure</th>'
-        '<th scope="col" class="hp-number">Left (mL)</th><th scope="col" class="hp-number">Right (mL)</th>'
-        '<th scope="col" class="hp-number">Total (mL)</th>'
-        '<th scope="col" class="hp-number" title="100 · (L − R) / mean of both">L − R (%)</th></tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></details>"
+        f'<table class="hp-table"><thead><tr><th scope="col">Structure</th>{head}</tr></thead>'
+        f"<tbody>{''.join(lines)}</tbody></table></details>"
     )
 
 
@@ -214,7 +247,7 @@ class Summary(SimpleInterface):
         volumes = None
         if isdefined(inputs.volumes):
             volumes = pd.read_csv(inputs.volumes, sep="\t")
-            remarks = implausible_volumes(volumes.to_dict("records"))
+            remarks = metrics.pop("volumes_remarks", None) or implausible_volumes(volumes.to_dict("records"))
             warnings += [f"Implausible volume: {remark}. Look at the segmentation." for remark in remarks]
         self._results["warnings"] = warnings_of(metrics, warnings)
         fragment = summary_fragment(
