@@ -1,13 +1,35 @@
-"""Files put into a BIDS derivative data set, named by entities and complete from the start."""
+"""Files put into a BIDS derivative data set, named by entities and complete from the start.
+
+The sink takes the place of niworkflows' because that one lists TemplateFlow's whole cache when it is
+imported (about five seconds of computing, and a folder in the user's home) and writes under the final name
+directly. Its inputs are called the same.
+"""
 
 import json
-from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import Directory, File, OutputMultiObject, TraitedSpec
-from niworkflows.interfaces.bids import PrepareDerivative, _PrepareDerivativeInputSpec
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    Directory,
+    DynamicTraitedSpec,
+    File,
+    InputMultiObject,
+    OutputMultiObject,
+    SimpleInterface,
+    Str,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
+from nipype.interfaces.io import add_traits
+
+ENTITIES = (
+    "subject", "session", "acquisition", "ceagent", "reconstruction", "run", "echo", "part",
+    "from", "to", "mode", "space", "cohort", "segmentation", "resolution", "label", "desc",
+    "datatype", "suffix", "extension",
+)  # fmt: skip
+"""Entities that names of derivatives are made of (PyBIDS' words)."""
 
 _STEM = (
     "sub-{subject}[/ses-{session}]/{datatype<anat>|anat}/sub-{subject}[_ses-{session}][_acq-{acquisition}]"
@@ -28,68 +50,114 @@ PATTERNS = (
 )
 """Where each kind of derivative goes, as PyBIDS path patterns."""
 
-_ENTITIES = (
-    *PrepareDerivative._config_entities_dict,
-    {"name": "segmentation", "pattern": "[_/\\\\]+seg-([a-zA-Z0-9+]+)"},
-)
 
-
-class _DerivativesDataSinkInputSpec(_PrepareDerivativeInputSpec):
+class _DerivativesDataSinkInputSpec(DynamicTraitedSpec, BaseInterfaceInputSpec):
     base_directory = Directory(mandatory=True, desc="root of the derivatives; made if it does not exist")
+    in_file = InputMultiObject(File(exists=True), mandatory=True, desc="what is stored")
+    source_file = File(mandatory=True, desc="raw image inside its data set; its entities name the files")
+    meta_dict = traits.Dict(Str, desc="fields of the sidecar; those given to the constructor win")
 
 
 class _DerivativesDataSinkOutputSpec(TraitedSpec):
     out_file = OutputMultiObject(File(exists=True), desc="the files under their final names")
-    out_meta = OutputMultiObject(File(exists=True), desc="their sidecars")
+    out_meta = OutputMultiObject(File(exists=True), desc="their sidecars; undefined without any field")
 
 
-class DerivativesDataSink(PrepareDerivative):
+class DerivativesDataSink(SimpleInterface):
     """Name files by BIDS entities, write them and their sidecars; each is complete or not there.
 
-    Entities come from ``source_file`` and are overridden by inputs; other keywords become metadata of the
-    sidecar, ``None`` among them leaves a field out. Files that are there already with the same content are
-    left alone, so that their time stamps stay.
+    Entities come from ``source_file`` and are overridden by those given here, one of which may be a list as
+    long as ``in_file``. All other keywords become fields of the sidecar. A file that is there already with
+    the same content is left alone, so that its time stamp stays.
+
+    Parameters
+    ----------
+    **inputs
+        Inputs, entities (see :data:`ENTITIES`) and fields of the sidecar.
+
+    Raises
+    ------
+    OutputError
+        If a file cannot be written.
+    ValueError
+        If no file name has these entities, or their number differs from that of the files.
 
     Examples
     --------
     >>> import tempfile
-    >>> out = Path(tempfile.mkdtemp())
-    >>> mask = out / "found.nii.gz"
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> mask = folder / "found.nii.gz"
     >>> _ = mask.write_bytes(b"")
     >>> sink = DerivativesDataSink(
-    ...     base_directory=out / "derivatives", source_file="/data/sub-01/anat/sub-01_run-02_T1w.nii.gz",
-    ...     in_file=mask, desc="brain", suffix="mask", check_hdr=False, Type="Brain",
-    ... )  # doctest: +SKIP
-    >>> sink.run().outputs.out_file  # doctest: +SKIP
-    '.../derivatives/sub-01/anat/sub-01_run-02_desc-brain_mask.nii.gz'
+    ...     base_directory=folder / "out", source_file="/data/sub-01/anat/sub-01_run-02_T1w.nii.gz",
+    ...     in_file=mask, desc="brain", suffix="mask", Type="Brain",
+    ... )
+    >>> stored = sink.run().outputs
+    >>> Path(stored.out_file).relative_to(folder).as_posix()
+    'out/sub-01/anat/sub-01_run-02_desc-brain_mask.nii.gz'
+    >>> json.loads(Path(stored.out_meta).read_text())
+    {'Type': 'Brain'}
     """
 
     input_spec = _DerivativesDataSinkInputSpec
     output_spec = _DerivativesDataSinkOutputSpec
     _always_run = True
-    _config_entities = frozenset(entity["name"] for entity in _ENTITIES)
-    _config_entities_dict = _ENTITIES
-    _file_patterns = PATTERNS
-    _standard_spaces: tuple[str, ...] = ()  # else resolutions are looked up in TemplateFlow, even online
-    _default_dtypes: Mapping[str, None] = defaultdict(type(None))  # images arrive in their final type
+
+    def __init__(self, **inputs: Any) -> None:
+        static = set(self.input_spec.class_editable_traits())
+        entities = {key: inputs.pop(key) for key in ENTITIES if key in inputs}
+        self._metadata = {
+            key: inputs.pop(key) for key in set(inputs) - static - {"from_file", "resource_monitor"}
+        }
+        super().__init__(**inputs)
+        add_traits(self.inputs, sorted(ENTITIES))
+        for key, value in entities.items():
+            setattr(self.inputs, key, value)
 
     def _run_interface(self, runtime: Any) -> Any:
-        runtime = super()._run_interface(runtime)
-        results, base = self._results, Path(self.inputs.base_directory).absolute()
-        metadata = {**results["out_meta"], **self._metadata}
-        metadata = {key: value for key, value in metadata.items() if value is not None}
+        base = Path(self.inputs.base_directory).absolute()
+        names = self.names()
+        given = self.inputs.meta_dict if isdefined(self.inputs.meta_dict) else {}
+        metadata = {**given, **self._metadata}
+        sidecar_text = json.dumps(metadata, indent=2, sort_keys=True) + "\n"
         files, sidecars = [], []
-        for prepared, relative in zip(results["out_file"], results["out_path"], strict=True):
-            target = base / relative
+        for source, name in zip(self.inputs.in_file, names, strict=True):
+            target = base / name
             if metadata:
                 sidecar = target.with_name(target.name.split(".", 1)[0] + ".json")
-                text = json.dumps(metadata, indent=2, sort_keys=True) + "\n"
-                place_bytes(text.encode(), sidecar)
+                place_bytes(sidecar_text.encode(), sidecar)
                 sidecars.append(str(sidecar))
-            place_bytes(Path(prepared).read_bytes(), target)
+            place_bytes(Path(source).read_bytes(), target)
             files.append(str(target))
-        self._results = {"out_file": files, "out_meta": sidecars}
+        self._results["out_file"] = files
+        if sidecars:
+            self._results["out_meta"] = sidecars
         return runtime
+
+    def names(self) -> list[str]:
+        """Paths of the stored files relative to the root; ``in_file`` need not be set.
+
+        Raises
+        ------
+        ValueError
+            If no file name has these entities, or their number differs from that of the files.
+        """
+        entities = {
+            key: getattr(self.inputs, key) for key in ENTITIES if isdefined(getattr(self.inputs, key))
+        }
+        in_files = self.inputs.in_file if isdefined(self.inputs.in_file) else None
+        if in_files and "extension" not in entities:
+            entities["extension"] = "".join(Path(in_files[0]).suffixes[-2:])
+        lists = {key: value for key, value in entities.items() if isinstance(value, (list, tuple))}
+        count = len(next(iter(lists.values()))) if lists else 1
+        if len(lists) > 1 or (in_files and len(in_files) != count):
+            raise ValueError(f"{len(in_files or [])} files for the entities {lists or entities}")
+        return [
+            derivative_name(
+                self.inputs.source_file, **{**entities, **{key: values[i] for key, values in lists.items()}}
+            )
+            for i in range(count)
+        ]
 
 
 def place_bytes(content: bytes, target: Path) -> bool:
@@ -136,8 +204,7 @@ def derivative_name(source_file: Path | str, **entities: Any) -> str:
     source_file
         Raw image inside its data set.
     **entities
-        Entities of the derivative (``suffix`` and ``extension`` among them) that override the source's; an
-        underscore after a name is dropped (``from_``). ``None`` removes an entity.
+        Entities of the derivative (see :data:`ENTITIES`) that override the source's.
 
     Returns
     -------
@@ -154,15 +221,13 @@ def derivative_name(source_file: Path | str, **entities: Any) -> str:
     >>> derivative_name("/in/sub-01/ses-2/anat/sub-01_ses-2_run-02_T1w.nii.gz", desc="brain", suffix="mask")
     'sub-01/ses-2/anat/sub-01_ses-2_run-02_desc-brain_mask.nii.gz'
     """
-    from bids.layout import Config, parse_file_entities
+    from bids.layout import parse_file_entities
     from bids.layout.writing import build_path
     from niworkflows.utils.bids import relative_to_root
 
-    config = Config(name="hyperprep", entities=list(_ENTITIES), default_path_patterns=list(PATTERNS))
-    made = parse_file_entities(str(relative_to_root(source_file)), config=["bids", "derivatives", config])
-    made.update({"extension": ".nii.gz"})
-    made.update({name.rstrip("_"): value for name, value in entities.items()})
-    path = build_path({key: value for key, value in made.items() if value is not None}, list(PATTERNS))
+    found = parse_file_entities(str(relative_to_root(source_file)), config=["bids", "derivatives"])
+    made = {**found, "extension": ".nii.gz", **entities}
+    path = build_path({key: made[key] for key in ENTITIES if key in made}, list(PATTERNS))
     if not path:
         raise ValueError(f"no file name has the entities {made}")
     return str(path)

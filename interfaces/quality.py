@@ -1,16 +1,29 @@
 """All figures by which the processing of one scan is judged, in one flat table."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec
+from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
 
 from hyperprep.interfaces.base import defined, write_json
 
 _STEPS = ("conform", "bias", "locate", "prealign", "segment", "register")
 #: Figures of the registration that carry no prefix; what else it tells is called ``register_<key>``.
 _PLAIN = ("lambda", "similarity", "sd_log_jacobian", "folding_percent")
+
+
+#: Key of a figure and its name in sidecars.
+_SEGMENTATION_FIELDS = {"segment_weights_sha256": "WeightsSHA256", "volumes_plausible": "VolumesPlausible"}
+_REGISTRATION_FIELDS = {
+    "register_weights_sha256": "WeightsSHA256",
+    "lambda": "RegularizationWeight",
+    "dice_mean": "MeanDice",
+    "folding_percent": "FoldingPercent",
+    "sd_log_jacobian": "SDLogJacobian",
+    "prealign_success": "PrealignmentSucceeded",
+}
 
 
 class _CollectQualityInputSpec(BaseInterfaceInputSpec):
@@ -28,6 +41,8 @@ class _CollectQualityInputSpec(BaseInterfaceInputSpec):
 
 class _CollectQualityOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="flat JSON of all figures")
+    segmentation_meta = traits.Dict(desc="what the sidecars of the segmentations tell")
+    registration_meta = traits.Dict(desc="what the sidecars of everything in standard space tell")
 
 
 class CollectQuality(SimpleInterface):
@@ -60,6 +75,8 @@ class CollectQuality(SimpleInterface):
             figures["volumes_remarks"] = volumes["remarks"]
         figures.update(self._overlaps())
         self._results["out_file"] = write_json(figures, Path(runtime.cwd) / "quality.json")
+        self._results["segmentation_meta"] = sidecar_fields(figures, _SEGMENTATION_FIELDS)
+        self._results["registration_meta"] = sidecar_fields(figures, _REGISTRATION_FIELDS)
         return runtime
 
     def _overlaps(self) -> dict[str, float]:
@@ -116,6 +133,34 @@ def flatten_step(step: str, figures: dict[str, Any]) -> dict[str, Any]:
         else:
             flat[f"{step}_{key}"] = value
     return flat
+
+
+def sidecar_fields(figures: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    """Select figures and name them as sidecars do; those that are missing or not finite are left out.
+
+    Parameters
+    ----------
+    figures
+        Flat figures.
+    names
+        Key of a figure to its name in sidecars.
+
+    Returns
+    -------
+    dict
+        Plain values.
+
+    Examples
+    --------
+    >>> sidecar_fields({"lambda": 0.3, "dice_mean": float("nan")}, {"lambda": "Lambda", "dice_mean": "Dice"})
+    {'Lambda': 0.3}
+    """
+    found = {name: figures.get(key) for key, name in names.items()}
+    return {
+        name: value
+        for name, value in found.items()
+        if value is not None and not (isinstance(value, float) and math.isnan(value))
+    }
 
 
 def _read(path: str | None) -> dict[str, Any]:

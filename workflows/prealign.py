@@ -54,8 +54,8 @@ def init_prealign_wf(
     workflow = Workflow(name=name)
     kind = {6: "rigid-body", 7: "similarity", 12: "affine"}[dof]
     workflow.__desc__ = (
-        f"The image was aligned to the template by a {kind} transform ({dof} degrees of freedom), started from "
-        "the centroids of corresponding structures [@easyreg] and refined on the intensities.\n"
+        f"The image was aligned to the template by a {kind} transform ({dof} degrees of freedom), started "
+        "from the centroids of corresponding structures [@easyreg] and refined on the intensities.\n"
     )
     inputnode = pe.Node(
         niu.IdentityInterface(

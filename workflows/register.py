@@ -48,8 +48,8 @@ def init_register_wf(
     ------
     t1w, t1w_mask, t1w_dseg
         The scan, its brain mask and its structures.
-    template, template_mask, template_dseg
-        The same of the template.
+    template_brain, template_mask, template_dseg
+        The skull-stripped template, its brain mask and its structures.
     t1w2template_xfm
         ITK transform of the prealignment.
 
@@ -75,17 +75,18 @@ def init_register_wf(
         else f"was set to {lam:g}"
     )
     workflow.__desc__ = (
-        "The skull-stripped image was registered to the skull-stripped template with a hypernetwork-conditioned "
-        f"diffeomorphic registration network [@hypermorph]; its regularisation weight {weight}."
+        "The skull-stripped image was registered to the skull-stripped template with a diffeomorphic "
+        "registration network conditioned by a hypernetwork [@hypermorph]; its regularisation weight "
+        f"{weight}."
         + (" The result was refined by optimisation on the image pair itself" if refine == "ncc" else "")
         + (" (local normalised cross-correlation).\n" if refine == "ncc" else "\n")
     )
-    inputs = ["t1w", "t1w_mask", "t1w_dseg", "template", "template_mask", "template_dseg", "t1w2template_xfm"]
+    scan = ["t1w", "t1w_mask", "t1w_dseg", "t1w2template_xfm"]
+    template = ["template_brain", "template_mask", "template_dseg"]
     outputs = ["t1w2std_xfm", "std2t1w_xfm", "t1w_std", "jacobian", "lambda_curve", "lam", "register_metrics"]
-    inputnode = pe.Node(niu.IdentityInterface(fields=inputs), name="inputnode")
+    inputnode = pe.Node(niu.IdentityInterface(fields=[*scan, *template]), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=outputs), name="outputnode")
     strip_scan = pe.Node(MaskImage(), name="strip_scan", mem_gb=0.5)
-    strip_template = pe.Node(MaskImage(), name="strip_template", mem_gb=0.5)
     register = model_node(
         HyperMorph(lam=lam, refine=refine),
         name="register",
@@ -97,10 +98,9 @@ def init_register_wf(
     )
     workflow.connect([
         (inputnode, strip_scan, [("t1w", "in_file"), ("t1w_mask", "in_mask")]),
-        (inputnode, strip_template, [("template", "in_file"), ("template_mask", "in_mask")]),
         (strip_scan, register, [("out_file", "moving_image")]),
-        (strip_template, register, [("out_file", "fixed_image")]),
         (inputnode, register, [
+            ("template_brain", "fixed_image"),
             ("t1w2template_xfm", "fixed2moving_xfm"),
             ("t1w_mask", "moving_mask"),
             ("t1w_dseg", "moving_dseg"),

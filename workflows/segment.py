@@ -69,9 +69,9 @@ def init_segment_wf(
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = (
-        "Brain structures and tissues (grey matter, white matter, cerebrospinal fluid) were segmented on the "
-        "image's own grid by a convolutional network conditioned on the label asked for [@conemos], trained on "
-        "synthetic images only [@synthseg].\n"
+        "Brain structures and tissues (grey matter, white matter, cerebrospinal fluid) were segmented on "
+        "the image's own grid by a convolutional network conditioned on the label asked for [@conemos], "
+        "trained on synthetic images only [@synthseg].\n"
     )
     results = ["dseg", "dseg_legend", "tissue_dseg", "tissue_legend", "tissues"]
     inputnode = pe.Node(
