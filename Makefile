@@ -23,8 +23,8 @@ install: $(STAMP)
 
 $(STAMP): requirements.txt pyproject.toml
 	@if [[ ! -x $(BIN)/python ]]; then \
-	    $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
-	        || { echo "HyperPrep needs Python 3.10 or newer, found: $$($(PYTHON) --version 2>&1)"; exit 1; }; \
+	    $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	        || { echo "HyperPrep needs Python 3.11 or newer, found: $$($(PYTHON) --version 2>&1)"; exit 1; }; \
 	    $(PYTHON) -m venv $(VENV); \
 	fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
