@@ -13,8 +13,9 @@ from hyperprep.bidsapp.boilerplate import write_boilerplate
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.description import describe_output
 from hyperprep.bidsapp.graph import build_workflow, write_graph
-from hyperprep.bidsapp.logs import LOGGER, logging_to, write_run_record
-from hyperprep.bidsapp.preflight import Plan, check_locations, check_writable, preflight
+from hyperprep.bidsapp.logs import LOGGER, logging_to, shared_log_dir, write_run_record
+from hyperprep.bidsapp.places import check_locations, check_writable
+from hyperprep.bidsapp.preflight import Plan, preflight
 from hyperprep.bidsapp.query import ParticipantInput, SessionInput, find_inputs
 from hyperprep.bidsapp.run import execute
 from hyperprep.exceptions import HyperPrepError
@@ -49,7 +50,7 @@ def run_app(settings: Settings) -> int:
         return run_group(settings)
     plan = preflight(settings)
     describe_output(settings)
-    log = settings.output_dir / "logs" / f"hyperprep_{settings.run_uuid}.log"
+    log = shared_log_dir(settings) / "hyperprep.log"
     with logging_to(log, settings.verbose):
         LOGGER.info(
             "HyperPrep %s, run %s: %d participant(s)", __version__, settings.run_uuid, len(plan.participants)
@@ -114,18 +115,21 @@ def check_scans(inputs: Sequence[ParticipantInput], threads: int) -> tuple[Parti
 
 def _reason_against(session: SessionInput) -> str | None:
     """Say why a session cannot be processed, or return None."""
-    from hyperprep.models.spatial.images import read_mask, read_scan
+    from hyperprep.models.spatial.images import read_dseg, read_mask, read_scan
 
-    for path in filter(None, (session.scan.t1w, session.scan.mask)):
+    scan = session.scan
+    for path in filter(None, (scan.t1w, scan.mask, scan.dseg)):
         if path.is_symlink() and not path.exists():
             return (
                 f"{path} is a link whose target is not there; if the data set is kept by DataLad or "
                 f"git-annex, fetch it by: datalad get {path.name}"
             )
     try:
-        image = read_scan(session.scan.t1w)
-        if session.scan.mask is not None:
-            read_mask(session.scan.mask, like=image)
+        image = read_scan(scan.t1w)
+        if scan.mask is not None:
+            read_mask(scan.mask, like=image)
+        if scan.dseg is not None:
+            read_dseg(scan.dseg, like=image)
     except HyperPrepError as error:
         return str(error)
     return None

@@ -53,7 +53,7 @@ def new_run_uuid() -> str:
     >>> len(new_run_uuid())
     24
     """
-    return f"{dt.datetime.now(dt.timezone.utc):%Y%m%d-%H%M%S}_{uuid.uuid4().hex[:8]}"
+    return f"{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}_{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(frozen=True, kw_only=True)

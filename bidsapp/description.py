@@ -12,11 +12,12 @@ from hyperprep import __version__
 from hyperprep.bidsapp.config import Settings
 from hyperprep.exceptions import OutputError
 from hyperprep.models.spatial.files import replacing
+from hyperprep.workflows.outputs import BIDSIGNORE
 
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/hyperprep/hyperprep"
-#: Without a slash after ``figures``: the validator would still look at the folder itself.
-BIDSIGNORE = "*.html\nlogs\nlog\nfigures\n*_xfm.*\n"
+#: What BIDS has no names for: derivatives, and the log folders of runs.
+_IGNORED = (*BIDSIGNORE, "log", "group_quality.*")
 
 
 def write_atomically(path: Path, text: str) -> bool:
@@ -63,7 +64,7 @@ def describe_output(settings: Settings) -> None:
     write_atomically(path, json.dumps(description(settings, before), indent=2) + "\n")
     ignore = settings.output_dir / ".bidsignore"
     present = ignore.read_text().splitlines() if ignore.is_file() else []
-    added = [line for line in BIDSIGNORE.splitlines() if line not in present]
+    added = [line for line in _IGNORED if line not in present]
     if added:
         write_atomically(ignore, "\n".join([*present, *added]) + "\n")
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hyperprep.bidsapp.config import Settings
-from hyperprep.bidsapp.logs import LOGGER, participant_log_dir
+from hyperprep.bidsapp.logs import LOGGER, participant_log_dir, shared_log_dir
 from hyperprep.bidsapp.preflight import Plan
 from hyperprep.bidsapp.query import ParticipantInput
+from hyperprep.workflows.participant import participant_workflow_name
 from hyperprep.workflows.settings import AnatSettings
 
 WORKFLOW_NAME = "hyperprep_wf"
-
-
-def participant_workflow_name(label: str) -> str:
-    """Name a participant's workflow as Nipype allows it.
-
-    Examples
-    --------
-    >>> participant_workflow_name("01")
-    'sub_01_wf'
-    """
-    return f"sub_{''.join(c if c.isalnum() else '_' for c in label)}_wf"
 
 
 def anat_settings(settings: Settings, plan: Plan) -> AnatSettings:
@@ -58,27 +49,40 @@ def build_workflow(settings: Settings, plan: Plan, inputs: Sequence[ParticipantI
     Returns
     -------
     niworkflows.engine.workflows.LiterateWorkflow
-        With one workflow per participant, called :func:`participant_workflow_name`, whose crash files go to
-        that participant's log folder.
+        With one workflow per participant, whose crash files go to that participant's log folder, and one for
+        the template they share.
     """
-    from niworkflows.engine.workflows import LiterateWorkflow
+    from hyperprep.workflows.run import init_run_wf
 
-    from hyperprep.workflows.participant import init_participant_wf
-
-    workflow = LiterateWorkflow(name=WORKFLOW_NAME, base_dir=str(settings.work_dir))
+    workflow = init_run_wf(
+        participants={p.label: [session.scan for session in p.sessions] for p in inputs if p.sessions},
+        template=plan.template,
+        settings=anat_settings(settings, plan),
+        output_spaces=plan.output_spaces,
+        base_dir=settings.work_dir,
+        template_wf_name=template_workflow_name(settings, plan),
+        name=WORKFLOW_NAME,
+    )
     for participant in inputs:
         if participant.sessions:
-            one = init_participant_wf(
-                participant=participant.label,
-                scans=tuple(session.scan for session in participant.sessions),
-                template=plan.template,
-                output_spaces=plan.output_spaces,
-                settings=anat_settings(settings, plan),
-                name=participant_workflow_name(participant.label),
-            )
-            workflow.add_nodes([one])
+            one = workflow.get_node(participant_workflow_name(participant.label))
             send_crashes_to(one, participant_log_dir(settings, participant.label))
     return workflow
+
+
+def template_workflow_name(settings: Settings, plan: Plan) -> str:
+    """Name the template's workflow after all that its results depend on.
+
+    Runs that share a working directory thus share the prepared template if, and only if, it is the same.
+
+    Examples
+    --------
+    >>> s = Settings(bids_dir=Path("/in"), output_dir=Path("/out"), analysis_level="participant")
+    >>> template_workflow_name(s, Plan(participants=("01",)))
+    'template_..._wf'
+    """
+    depends = (plan.template, plan.output_spaces, settings.labels, sorted(plan.weights_sha256.items()))
+    return f"template_{hashlib.sha256(repr(depends).encode()).hexdigest()[:10]}_wf"
 
 
 def send_crashes_to(workflow: Any, folder: Path) -> None:
@@ -95,7 +99,7 @@ def write_graph(workflow: Any, settings: Settings) -> Path:
     pathlib.Path
         The picture, or the text without it.
     """
-    path = settings.output_dir / "logs" / f"graph_{settings.run_uuid}.dot"
+    path = shared_log_dir(settings) / "graph.dot"
     path.parent.mkdir(parents=True, exist_ok=True)
     if shutil.which("dot"):
         workflow.write_graph(dotfilename=str(path), graph2use="colored", format="svg", simple_form=True)

@@ -18,7 +18,7 @@ from hyperprep.exceptions import NoInputError
 
 TABLE = "group_quality.tsv"
 PAGE = "group_quality.html"
-_QUALITY = "*_desc-quality_*.json"
+_QUALITY = "*_quality.json"
 #: Columns that say which scan a row is about; they come first.
 _KEYS = ("participant_id", "session_id", "scan")
 
@@ -101,7 +101,7 @@ def quality_rows(output_dir: Path, label: str, sessions: Sequence[str] = ()) -> 
         except (OSError, ValueError) as error:
             LOGGER.warning("%s cannot be read (%s) and is left out", path, error)
             continue
-        scan = path.name.split("_desc-quality")[0]
+        scan = path.name.removesuffix("_quality.json")
         rows.append(
             {"participant_id": f"sub-{label}", "session_id": session, "scan": scan, **flatten(content)}
         )
@@ -137,5 +137,5 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         "scan": {"Description": "Entities of the T1w image that was processed"},
     }
     for name in frame.columns[len(_KEYS) :]:
-        columns[name] = {"Description": f"Quality figure {name!r} of the scan's desc-quality JSON file"}
+        columns[name] = {"Description": f"Quality figure {name!r} of the scan's quality JSON file"}
     write_atomically(path.with_suffix(".json"), json.dumps(columns, indent=2) + "\n")

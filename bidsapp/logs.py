@@ -83,6 +83,11 @@ def participant_log_dir(settings: Settings, label: str) -> Path:
     return settings.output_dir / f"sub-{label}" / "log" / settings.run_uuid
 
 
+def shared_log_dir(settings: Settings) -> Path:
+    """Folder of what a run says about all its participants together."""
+    return settings.output_dir / "logs" / settings.run_uuid
+
+
 def write_run_record(settings: Settings, label: str, remarks: Mapping[str, object]) -> None:
     """Write what this run was told and what it noticed into a participant's log folder.
 

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.places import check_locations, check_writable
 from hyperprep.bidsapp.query import available_participants, choose_participants, read_filters
+from hyperprep.bidsapp.resources import read_plugin, resolve_device
 from hyperprep.bidsapp.template import find_template
 from hyperprep.bidsapp.validate import Verdict, validate
-from hyperprep.exceptions import DeviceError, HyperPrepError, NoInputError, OutputError, ScanError, UsageError
+from hyperprep.exceptions import HyperPrepError, NoInputError, ScanError, UsageError
 from hyperprep.workflows.settings import OutputSpace, Template
 
-#: Less free space than this (GB) cannot hold the intermediate results of one scan.
-MIN_FREE_GB = 1.0
 #: Names of the space a scan itself lies in; results are always written there.
 NATIVE_SPACES = frozenset({"T1w", "anat"})
 
@@ -190,69 +183,6 @@ def check_dataset(settings: Settings) -> None:
         raise NoInputError(f"{path} lacks {' and '.join(absent)}, which BIDS requires; {hint}")
 
 
-def check_locations(settings: Settings) -> None:
-    """Check that nothing would be written into the input.
-
-    Raises
-    ------
-    OutputError
-        If the output or working folder is, or lies inside, the input; an output below its
-        ``derivatives`` is allowed.
-    """
-    source = settings.bids_dir.resolve()
-    output, work = settings.output_dir.resolve(), settings.work_dir.resolve()
-    if output == source:
-        raise OutputError(
-            f"the output folder is the input folder {source}; choose another, for example "
-            f"{settings.bids_dir / 'derivatives' / 'hyperprep'}"
-        )
-    if source in output.parents and output.relative_to(source).parts[0] != "derivatives":
-        raise OutputError(
-            f"the output folder {output} lies inside the input; only a folder below "
-            f"{source / 'derivatives'} may"
-        )
-    if output in source.parents and output != Path(output.anchor):
-        inside = source.relative_to(output).parts[0]
-        if inside.startswith("sub-"):
-            raise OutputError(f"the input {source} lies inside a participant's folder of the output {output}")
-    if work == source or (source in work.parents and output not in (work, *work.parents)):
-        raise OutputError(f"the working folder {work} lies inside the input {source}; choose another by -w")
-    if work == output:
-        raise OutputError(f"the working folder and the output folder are both {work}; choose another by -w")
-
-
-def check_writable(folder: Path, name: str) -> None:
-    """Check that a folder can be made and written to, and that its disk is not full.
-
-    Parameters
-    ----------
-    folder
-        Folder that need not exist; afterwards it does.
-    name
-        What it is called in the message.
-
-    Raises
-    ------
-    OutputError
-        With the system's reason.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-"):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"the {name} folder {folder} cannot be written: {reason}; choose another"
-        ) from error
-    free_gb = shutil.disk_usage(folder).free / 1e9
-    if free_gb < MIN_FREE_GB:
-        raise OutputError(
-            f"only {free_gb:.2f} GB are free for the {name} folder {folder}, and at least {MIN_FREE_GB:g} GB "
-            "are needed; free some or choose another disk"
-        )
-
-
 def check_labels(labels: Sequence[str]) -> None:
     """Check that every region asked for is known.
 
@@ -267,39 +197,6 @@ def check_labels(labels: Sequence[str]) -> None:
         resolve_labels(labels)
     except UsageError as error:
         raise UsageError(f"--labels: {error}") from error
-
-
-def read_plugin(path: Path | None) -> tuple[str, Mapping[str, Any]] | None:
-    """Read a file that names a Nipype plugin, as fMRIPrep takes it.
-
-    Raises
-    ------
-    UsageError
-        If it is no YAML or JSON mapping, or the plugin is unknown or does not wait for its jobs.
-    """
-    if path is None:
-        return None
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"--use-plugin {path} is neither YAML nor JSON: {error}") from error
-    example = "plugin: MultiProc\nplugin_args: {n_procs: 4}"
-    if not isinstance(content, dict) or set(content) - {"plugin", "plugin_args"} or "plugin" not in content:
-        raise UsageError(f"--use-plugin {path} must hold 'plugin' and 'plugin_args' only, as in:\n{example}")
-    name, arguments = content["plugin"], content.get("plugin_args") or {}
-    if not isinstance(arguments, dict):
-        raise UsageError(f"--use-plugin {path}: 'plugin_args' must be a mapping, not {arguments!r}")
-    import nipype.pipeline.plugins as plugins
-
-    known = sorted(key.removesuffix("Plugin") for key in vars(plugins) if key.endswith("Plugin"))
-    if name not in known:
-        raise UsageError(f"--use-plugin {path}: unknown plugin {name!r}; Nipype has {', '.join(known)}")
-    if name.endswith(("Graph", "DAGMan", "Debug", "SomaFlow")):
-        raise UsageError(
-            f"--use-plugin {path}: {name} does not wait for its jobs, so no report could be written; "
-            "use SLURM, SGE, PBS or MultiProc"
-        )
-    return name, arguments
 
 
 def choose_spaces(settings: Settings, template: Template) -> tuple[OutputSpace, ...]:
@@ -346,46 +243,3 @@ def check_weights(weights_dir: Path | None) -> Mapping[str, str]:
     }
     problems.stop_if_any()
     return {name: entry.sha256 for name, entry in found.items() if entry is not None}
-
-
-def resolve_device(name: str) -> str:
-    """Decide on the device, asking the network library in a process of its own.
-
-    Parameters
-    ----------
-    name
-        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-
-    Returns
-    -------
-    str
-        ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` becomes ``cuda`` only where there is one.
-
-    Raises
-    ------
-    DeviceError
-        If a device is named that is not there.
-    """
-    if name == "cpu" or (name == "auto" and not _has_gpu_driver()):
-        return "cpu"
-    program = (
-        "import sys\n"
-        "from hyperprep.exceptions import DeviceError\n"
-        "from hyperprep.models.predict.device import pick_device\n"
-        "try:\n    print('device', pick_device(sys.argv[1]))\n"
-        "except DeviceError as error:\n    print('error', error)\n"
-    )
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-c", program, name], env=environ, capture_output=True, text=True, check=False
-    )
-    kind, _, text = (done.stdout.strip().splitlines() or ["error " + done.stderr.strip()[-500:]])[
-        -1
-    ].partition(" ")
-    if kind != "device":
-        raise DeviceError(text or f"the device {name!r} could not be checked")
-    return text
-
-
-def _has_gpu_driver() -> bool:
-    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version"))

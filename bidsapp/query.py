@@ -15,6 +15,13 @@ from hyperprep.exceptions import NoInputError, UsageError
 from hyperprep.workflows.settings import Scan
 
 _EXTENSIONS = [".nii", ".nii.gz"]
+_NO_MATCH = frozenset({"suffix", "extension", "datatype"})
+_MASKS = ({"suffix": "mask", "desc": "brain"},)
+#: Segmentations with FreeSurfer's numbers; a plain ``dseg`` of other programs holds tissues.
+_SEGMENTATIONS = (
+    {"suffix": "dseg", "desc": "aseg"},
+    {"suffix": "dseg", "segmentation": ["aseg", "hyperprep", "synthseg"]},
+)
 #: Queries of other NiPreps in a shared filter file; they select images that are not read here.
 _FOREIGN_QUERIES = frozenset({"bold", "sbref", "fmap", "t2w", "flair", "roi", "dwi", "pet", "asl", "xfm"})
 
@@ -141,8 +148,8 @@ def read_filters(path: Path | None) -> Mapping[str, Any]:
         entity: special.get(value, value) if not isinstance(value, (list, dict)) else value
         for entity, value in content["t1w"].items()
     }
-    for fixed in ("subject", "suffix", "extension"):
-        if fixed in filters and fixed != "suffix":
+    for fixed in ("subject", "extension"):
+        if fixed in filters:
             raise UsageError(f"--bids-filter-file {path}: {fixed!r} cannot be filtered on here")
     if filters.get("suffix", "T1w") != "T1w":
         raise UsageError(f"--bids-filter-file {path}: only the suffix T1w can be processed")
@@ -180,7 +187,7 @@ def open_layout(root: Path, participants: Iterable[str], *, derivative: bool = F
 
 
 def find_inputs(settings: Settings, participants: Sequence[str]) -> tuple[ParticipantInput, ...]:
-    """Find the scan of every chosen session, with the masks that derivatives have for it.
+    """Find the scan of every chosen session, with what derivatives have for it.
 
     Parameters
     ----------
@@ -222,20 +229,17 @@ def _participant(
             problems += [f"sub-{label} has no T1w image in session {ses}" for ses in absent]
     if not by_session:
         problems.append(_no_t1w(settings, label))
-    sessions, remarks = [], []
+    sessions: list[SessionInput] = []
+    remarks: list[str] = []
     for ses in sorted(by_session, key=lambda ses: ses or ""):
         first, *others = by_session[ses]
-        mask, origin = _find_mask(first, derivatives)
-        if mask is not None:
-            remarks.append(f"{first.filename}: brain mask taken from derivatives {origin!r} ({mask})")
-        elif derivatives:
-            remarks.append(f"{first.filename}: no derivative has a desc-brain_mask of it")
         if others:
             names = ", ".join(image.filename for image in others)
             remarks.append(f"{first.filename} is used as the session's first T1w image; not used: {names}")
-        scan = Scan(
-            Path(first.path), mask=mask, skull_stripped=_skull_stripped(Path(first.path), settings.bids_dir)
-        )
+        mask = _from_derivatives(first, derivatives, _MASKS, "brain mask", remarks)
+        dseg = _from_derivatives(first, derivatives, _SEGMENTATIONS, "segmentation", remarks)
+        path = Path(first.path)
+        scan = Scan(path, mask=mask, dseg=dseg, skull_stripped=_skull_stripped(path, settings.bids_dir))
         sessions.append(SessionInput(ses, scan, tuple(Path(image.path) for image in others)))
     return ParticipantInput(label, tuple(sessions), tuple(problems), tuple(remarks))
 
@@ -253,26 +257,51 @@ def _no_t1w(settings: Settings, label: str) -> str:
     )
 
 
-def _find_mask(image: Any, derivatives: Sequence[tuple[str, Any]]) -> tuple[Path | None, str]:
-    """Find the first derivative mask whose entities do not contradict an image's."""
+def _from_derivatives(
+    image: Any,
+    derivatives: Sequence[tuple[str, Any]],
+    queries: Sequence[Mapping[str, Any]],
+    what: str,
+    remarks: list[str],
+) -> Path | None:
+    """Find the first derivative of an image whose entities do not contradict the image's.
+
+    Parameters
+    ----------
+    image
+        The raw image.
+    derivatives
+        Names and layouts of the derivative data sets.
+    queries
+        Filters that describe the derivative, best first.
+    what
+        Its name for the remarks.
+    remarks
+        Gets a sentence on what was found, or that nothing was.
+    """
     from bids.layout import Query
 
-    wanted = {
-        key: value for key, value in image.entities.items() if key not in {"suffix", "extension", "datatype"}
-    }
+    wanted = {key: value for key, value in image.entities.items() if key not in _NO_MATCH}
     for name, layout in derivatives:
-        found = layout.get(
-            subject=wanted["subject"], suffix="mask", desc="brain", space=Query.NONE, extension=_EXTENSIONS
-        )
-        for mask in sorted(found, key=lambda mask: mask.path):
-            has = {
-                k: v for k, v in mask.entities.items() if k not in {"suffix", "extension", "datatype", "desc"}
-            }
-            if has.get("session") == wanted.get("session") and all(
-                wanted.get(k, v) == v for k, v in has.items()
-            ):
-                return Path(mask.path), name
-    return None, ""
+        for query in queries:
+            found = layout.get(
+                subject=wanted["subject"],
+                space=Query.NONE,
+                extension=_EXTENSIONS,
+                invalid_filters="allow",
+                **query,
+            )
+            for candidate in sorted(found, key=lambda candidate: candidate.path):
+                has = {k: v for k, v in candidate.entities.items() if k not in {*_NO_MATCH, *query}}
+                same_session = has.get("session") == wanted.get("session")
+                if same_session and all(wanted.get(key, value) == value for key, value in has.items()):
+                    remarks.append(
+                        f"{image.filename}: {what} taken from derivatives {name!r} ({candidate.path})"
+                    )
+                    return Path(candidate.path)
+    if derivatives:
+        remarks.append(f"{image.filename}: no {what} of it was found in the derivatives given")
+    return None
 
 
 def _skull_stripped(image: Path, root: Path) -> bool | None:

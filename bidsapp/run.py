@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
-import shutil
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, MutableMapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.failures import read_failures
-from hyperprep.bidsapp.graph import WORKFLOW_NAME, participant_workflow_name
-from hyperprep.bidsapp.logs import LOGGER, nipype_level, participant_log_dir
-from hyperprep.exceptions import OutputError, UsageError
+from hyperprep.bidsapp.graph import WORKFLOW_NAME
+from hyperprep.bidsapp.locks import clean_work_dir, participant_locks, shared_lock, working_in
+from hyperprep.bidsapp.logs import LOGGER, nipype_level, participant_log_dir, shared_log_dir
+from hyperprep.bidsapp.resources import available_memory_gb
+from hyperprep.exceptions import UsageError
+from hyperprep.workflows.participant import participant_workflow_name
+
+#: Nodes that expect at least this much memory (GB) are told about when they end.
+_HEAVY_GB = 1.0
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Progress:
     Parameters
     ----------
     nodes
-        Full names of the nodes of each participant.
+        Full names of the nodes of each part of the workflow.
     """
 
     nodes: Mapping[str, frozenset[str]]
@@ -40,22 +42,24 @@ class Progress:
             return
         name = node.fullname
         (self.ended if status == "end" else self.crashed).add(name)
-        for label, names in self.nodes.items():
+        failed = name in self.crashed
+        for part, names in self.nodes.items():
             if name in names:
-                done = len(names & (self.ended - self.crashed))
+                done = len(names) - len(self.unfinished(part))
+                worth_it = failed or done == len(names) or node.mem_gb >= _HEAVY_GB
                 LOGGER.log(
-                    logging.INFO if status != "end" or done == len(names) else logging.DEBUG,
-                    "sub-%s: %s %s (%d of %d steps)",
-                    label,
+                    logging.INFO if worth_it else logging.DEBUG,
+                    "%s: %s %s (%d of %d steps)",
+                    part,
                     node.name,
-                    "done" if status == "end" else "failed",
+                    "failed" if failed else "done",
                     done,
                     len(names),
                 )
 
-    def unfinished(self, label: str) -> frozenset[str]:
-        """Nodes of a participant that did not end well."""
-        return self.nodes[label] - (self.ended - self.crashed)
+    def unfinished(self, part: str) -> frozenset[str]:
+        """Nodes of a part that did not end well."""
+        return self.nodes[part] - (self.ended - self.crashed)
 
 
 def execute(
@@ -64,7 +68,7 @@ def execute(
     settings: Settings,
     plugin: tuple[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Run a workflow that holds one workflow per participant.
+    """Run a workflow that holds one workflow per participant, and perhaps others that these share.
 
     What an earlier run with the same working directory finished is not run again.
 
@@ -92,36 +96,60 @@ def execute(
         If the memory allowed is less than a step needs.
     """
     from nipype import config as nipype_config
+    from nipype.pipeline import engine as pe
 
-    nodes = {label: _node_names(workflow, label) for label in participants}
-    progress = Progress(nodes)
-    _configure_nipype(nipype_config, settings)
-    with participant_locks(settings.work_dir, participants):
+    _configure_nipype(nipype_config, workflow.config, settings)
+    own = {participant_workflow_name(label): label for label in participants}
+    shared = pe.Workflow(name=workflow.name, base_dir=workflow.base_dir)
+    shared.config = workflow.config
+    shared.add_nodes([node for node in workflow._graph.nodes() if node.name not in own])
+    with ExitStack() as stack:
+        stack.enter_context(participant_locks(settings.work_dir, participants))
+        stack.enter_context(working_in(settings.work_dir / WORKFLOW_NAME / "scratch"))
         if settings.clean_workdir:
             clean_work_dir(settings.work_dir, participants)
-        runner = make_runner(workflow, settings, plugin)
-        runner._status_callback = progress
-        stopped = ""
-        try:
-            workflow.run(plugin=runner)
-        except Exception as error:
-            stopped = f"{type(error).__name__}: {error}"
-            LOGGER.debug("the workflow ended with an error\n%s", traceback.format_exc())
-        finally:
-            close = getattr(runner, "close", None)
-            if close is not None:
-                close()
-            if settings.resource_monitor:
-                _write_resources(workflow, settings)
-    return {label: _reasons(label, progress, settings, stopped) for label in participants}
+        for node in shared._graph.nodes():
+            with shared_lock(settings.work_dir, node.name):
+                part = {"template": _node_names(shared, node.name)}
+                reasons = _run(shared, part, settings, plugin)["template"]
+            if reasons:
+                return dict.fromkeys(participants, reasons)
+        parts = {f"sub-{label}": _node_names(workflow, name) for name, label in own.items()}
+        found = _run(workflow, parts, settings, plugin)
+    return {label: found[f"sub-{label}"] for label in participants}
 
 
-def _reasons(label: str, progress: Progress, settings: Settings, stopped: str) -> tuple[str, ...]:
-    """Say why a participant failed, if it did."""
-    unfinished = progress.unfinished(label)
+def _run(
+    workflow: Any,
+    parts: Mapping[str, frozenset[str]],
+    settings: Settings,
+    plugin: tuple[str, Mapping[str, Any]] | None,
+) -> dict[str, tuple[str, ...]]:
+    """Run a workflow to its end and say why its parts failed, if they did."""
+    progress = Progress(parts)
+    runner = make_runner(workflow, settings, plugin)
+    runner._status_callback = progress
+    stopped = ""
+    try:
+        workflow.run(plugin=runner)
+    except Exception as error:
+        stopped = f"{type(error).__name__}: {error}"
+        LOGGER.debug("the workflow ended with an error\n%s", traceback.format_exc())
+    finally:
+        if hasattr(runner, "close"):
+            runner.close()
+        if settings.resource_monitor:
+            _write_resources(workflow, settings)
+    return {part: _reasons(part, progress, settings, stopped) for part in parts}
+
+
+def _reasons(part: str, progress: Progress, settings: Settings, stopped: str) -> tuple[str, ...]:
+    """Say why a part of the workflow failed, if it did."""
+    unfinished = progress.unfinished(part)
     if not unfinished:
         return ()
-    failures = read_failures(participant_log_dir(settings, label))
+    own = participant_log_dir(settings, part.removeprefix("sub-"))
+    failures = read_failures(own if part.startswith("sub-") else shared_log_dir(settings))
     if failures:
         return tuple(dict.fromkeys(map(str, failures)))
     if settings.stop_on_first_crash:
@@ -130,35 +158,36 @@ def _reasons(label: str, progress: Progress, settings: Settings, stopped: str) -
     return (f"{len(unfinished)} steps did not run; {stopped or 'the scheduler gave no reason'}",)
 
 
-def _node_names(workflow: Any, label: str) -> frozenset[str]:
-    """Names of a participant's nodes that will be executed."""
+def _node_names(workflow: Any, name: str) -> frozenset[str]:
+    """Names of the nodes of one part of a workflow that will be executed."""
     from nipype.interfaces.utility import IdentityInterface
 
-    prefix = f"{workflow.name}.{participant_workflow_name(label)}."
     return frozenset(
         node.fullname
         for node in workflow._create_flat_graph().nodes()
-        if node.fullname.startswith(prefix) and not isinstance(node.interface, IdentityInterface)
+        if node.fullname.startswith(f"{workflow.name}.{name}.")
+        and not isinstance(node.interface, IdentityInterface)
     )
 
 
-def _configure_nipype(nipype_config: Any, settings: Settings) -> None:
-    nipype_config.update_config(
-        {
-            "execution": {
-                "crashdump_dir": str(settings.output_dir / "logs"),
-                "crashfile_format": "txt",
-                "create_report": "false",
-                "hash_method": "content",
-                "keep_inputs": "true",
-                "parameterize_dirs": "false",
-                "poll_sleep_duration": "0.1",
-                "remove_unnecessary_outputs": "false",
-                "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
-                "check_version": "false",
-            }
-        }
-    )
+def _configure_nipype(
+    nipype_config: Any, workflow_config: MutableMapping[str, Any], settings: Settings
+) -> None:
+    """Set Nipype's options, also in the workflow, which holds a copy from the time it was built."""
+    execution = {
+        "crashdump_dir": str(shared_log_dir(settings)),
+        "crashfile_format": "txt",
+        "create_report": "false",
+        "hash_method": "content",
+        "keep_inputs": "true",
+        "parameterize_dirs": "false",
+        "poll_sleep_duration": "0.1",
+        "remove_unnecessary_outputs": "false",
+        "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
+        "check_version": "false",
+    }
+    nipype_config.update_config({"execution": execution})
+    workflow_config.setdefault("execution", {}).update(execution)
     if settings.resource_monitor:
         nipype_config.enable_resource_monitor()
 
@@ -211,52 +240,6 @@ def _check_memory(workflow: Any, memory_gb: float, *, explicit: bool) -> None:
     LOGGER.warning("%s, and only %.1f GB are there: it may be ended by the system", message, memory_gb)
 
 
-def available_memory_gb() -> float:
-    """Memory (GB) of this machine, or of the control group this process is held in."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            limit = int(Path(path).read_text())
-        except (OSError, ValueError):
-            continue
-        total = min(total, limit)
-    return total / 1e9
-
-
-def clean_work_dir(work_dir: Path, participants: Sequence[str]) -> None:
-    """Delete the intermediate results of some participants, and nothing else."""
-    for label in participants:
-        shutil.rmtree(work_dir / WORKFLOW_NAME / participant_workflow_name(label), ignore_errors=True)
-
-
-@contextmanager
-def participant_locks(work_dir: Path, participants: Sequence[str]) -> Iterator[None]:
-    """Keep other runs with the same working directory away from these participants.
-
-    The system releases the locks when the process ends, however it ends.
-
-    Raises
-    ------
-    OutputError
-        If another run holds one of them.
-    """
-    folder = work_dir / WORKFLOW_NAME / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        for label in participants:
-            stream = stack.enter_context((folder / f"sub-{label}").open("a"))
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OutputError(
-                    f"another run is processing sub-{label} in the working folder {work_dir}; wait for it to "
-                    "end, or give this run another one by -w"
-                ) from error
-            except OSError:
-                LOGGER.debug("the file system of %s has no locks; two runs must not share it", work_dir)
-        yield
-
-
 def _write_resources(workflow: Any, settings: Settings) -> None:
     """Gather what the monitor recorded per node into one table in ``logs/``."""
     import pandas as pd
@@ -264,6 +247,7 @@ def _write_resources(workflow: Any, settings: Settings) -> None:
     rows = []
     for node in workflow._create_flat_graph().nodes():
         node.base_dir = workflow.base_dir
+        node.config = workflow.config
         try:
             runtime = node.result.runtime
         except Exception:
@@ -279,8 +263,8 @@ def _write_resources(workflow: Any, settings: Settings) -> None:
                     "threads": node.n_procs,
                 }
             )
-    path = settings.output_dir / "logs" / f"resources_{settings.run_uuid}.tsv"
-    path.parent.mkdir(parents=True, exist_ok=True)
     if rows:
+        path = shared_log_dir(settings) / "resources.tsv"
+        path.parent.mkdir(parents=True, exist_ok=True)
         pd.DataFrame(rows).to_csv(path, sep="\t", index=False, na_rep="n/a", float_format="%.3f")
         LOGGER.info("memory and load of each step: %s", path)

@@ -68,6 +68,8 @@ class MultiProcPlugin(_MultiProcPlugin):
         As Nipype's plugin takes them, with ``log_level`` and ``monitor`` for the workers beside them.
     """
 
+    pool: ProcessPoolExecutor
+
     def __init__(self, plugin_args: dict[str, Any] | None = None) -> None:
         super().__init__(plugin_args=plugin_args)
         self.pool.shutdown(wait=False)
@@ -137,8 +139,9 @@ class WorkerKilledError(RuntimeError):
 
 def _why_killed(node: Any) -> str:
     return (
-        f"the process that ran this step was killed {ATTEMPTS} times from outside, most likely because memory "
-        f"ran out (the step expects {node.mem_gb:g} GB); give more memory, or a smaller --nprocs or --mem"
+        f"the process that ran this step was killed {ATTEMPTS} times from outside, most likely because "
+        f"memory ran out (the step expects {node.mem_gb:g} GB); "
+        "give more memory, or a smaller --nprocs or --mem"
     )
 
 

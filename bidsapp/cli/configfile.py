@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import difflib
-import sys
+import tomllib
 from argparse import Action, ArgumentParser
 from pathlib import Path
 from typing import Any
 
 from hyperprep.exceptions import UsageError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 #: Options that make no sense inside the file itself.
 _NOT_IN_FILE = frozenset({"help", "version", "config-file"})

@@ -1,0 +1,102 @@
+"""What a run computes with: scheduler plugin, device, memory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hyperprep.exceptions import DeviceError, UsageError
+
+
+def read_plugin(path: Path | None) -> tuple[str, Mapping[str, Any]] | None:
+    """Read a file that names a Nipype plugin, as fMRIPrep takes it.
+
+    Raises
+    ------
+    UsageError
+        If it is no YAML or JSON mapping, or the plugin is unknown or does not wait for its jobs.
+    """
+    if path is None:
+        return None
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"--use-plugin {path} is neither YAML nor JSON: {error}") from error
+    example = "plugin: MultiProc\nplugin_args: {n_procs: 4}"
+    if not isinstance(content, dict) or set(content) - {"plugin", "plugin_args"} or "plugin" not in content:
+        raise UsageError(f"--use-plugin {path} must hold 'plugin' and 'plugin_args' only, as in:\n{example}")
+    name, arguments = content["plugin"], content.get("plugin_args") or {}
+    if not isinstance(arguments, dict):
+        raise UsageError(f"--use-plugin {path}: 'plugin_args' must be a mapping, not {arguments!r}")
+    import nipype.pipeline.plugins as plugins
+
+    known = sorted(key.removesuffix("Plugin") for key in vars(plugins) if key.endswith("Plugin"))
+    if name not in known:
+        raise UsageError(f"--use-plugin {path}: unknown plugin {name!r}; Nipype has {', '.join(known)}")
+    if name.endswith(("Graph", "DAGMan", "Debug", "SomaFlow")):
+        raise UsageError(
+            f"--use-plugin {path}: {name} does not wait for its jobs, so no report could be written; "
+            "use SLURM, SGE, PBS or MultiProc"
+        )
+    return name, arguments
+
+
+def resolve_device(name: str) -> str:
+    """Decide on the device, asking the network library in a process of its own.
+
+    Parameters
+    ----------
+    name
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns
+    -------
+    str
+        ``cpu``, ``cuda`` or ``cuda:N``; ``auto`` becomes ``cuda`` only where there is one.
+
+    Raises
+    ------
+    DeviceError
+        If a device is named that is not there.
+    """
+    if name == "cpu" or (name == "auto" and not _has_gpu_driver()):
+        return "cpu"
+    program = (
+        "import sys\n"
+        "from hyperprep.exceptions import DeviceError\n"
+        "from hyperprep.models.predict.device import pick_device\n"
+        "try:\n    print('device', pick_device(sys.argv[1]))\n"
+        "except DeviceError as error:\n    print('error', error)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", program, name], env=environ, capture_output=True, text=True, check=False
+    )
+    kind, _, text = (done.stdout.strip().splitlines() or ["error " + done.stderr.strip()[-500:]])[
+        -1
+    ].partition(" ")
+    if kind != "device":
+        raise DeviceError(text or f"the device {name!r} could not be checked")
+    return text
+
+
+def _has_gpu_driver() -> bool:
+    return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version"))
+
+
+def available_memory_gb() -> float:
+    """Memory (GB) of this machine, or of the control group this process is held in."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limit = int(Path(path).read_text())
+        except (OSError, ValueError):
+            continue
+        total = min(total, limit)
+    return total / 1e9
