@@ -88,6 +88,8 @@ class AffinePrealign(TimedInterface):
         return {
             "cost": made.cost,
             "overlap": made.overlap,
+            "contrast": made.contrast,
+            "start": made.start,
             "success": bool(made.success),
             "reason": made.reason,
             "volume_ratio": float(np.linalg.det(moving2fixed[:3, :3])),

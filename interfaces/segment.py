@@ -22,7 +22,10 @@ class _ConditionalSegmentationInputSpec(_ModelInputSpec):
         desc="ITK transform that brings the scan onto the template (a point map from template to scan); "
         "by default the scan lies in the template's frame",
     )
-    mask = File(exists=True, desc="brain mask to respect, on any grid")
+    mask = File(exists=True, desc="brain mask, on any grid; a rough one is enough")
+    trust_mask = traits.Bool(
+        False, usedefault=True, desc="the mask is the brain mask of the result, and nothing outside it"
+    )
     labels = traits.List(
         traits.Str, ["all"], usedefault=True, desc="names, FreeSurfer numbers, super-regions or all"
     )
@@ -30,7 +33,10 @@ class _ConditionalSegmentationInputSpec(_ModelInputSpec):
 
 
 class _ConditionalSegmentationOutputSpec(_MetricsOutputSpec):
-    out_dseg = File(exists=True, desc="segmentation with FreeSurfer numbers on the scan's grid")
+    out_dseg = File(
+        exists=True,
+        desc="segmentation on the scan's grid: FreeSurfer numbers, and 30001 upwards for super-regions",
+    )
     out_legend = File(exists=True, desc="TSV that names the numbers")
     out_mask = File(exists=True, desc="brain mask on the scan's grid")
     out_tissue_dseg = File(exists=True, desc="grey matter 1, white matter 2, CSF 3")
@@ -39,7 +45,7 @@ class _ConditionalSegmentationOutputSpec(_MetricsOutputSpec):
         File(exists=True), desc="probability maps of grey matter, white matter, CSF, in this order"
     )
     out_probsegs = OutputMultiObject(File(exists=True), desc="one probability map per label asked for")
-    out_volumes = File(exists=True, desc="TSV of the network's own volumes")
+    out_volumes = File(exists=True, desc="TSV of the volumes from probabilities: index, name, volume_mm3")
 
 
 class ConditionalSegmentation(ModelInterface):
@@ -61,7 +67,7 @@ class ConditionalSegmentation(ModelInterface):
         import numpy as np
 
         from hyperprep.models.predict.segment import segment
-        from hyperprep.models.predict.volumes import tissue_dseg, tissue_legend
+        from hyperprep.models.predict.volumes import paint_regions, tissue_dseg, tissue_legend
         from hyperprep.models.spatial.images import read_mask, read_scan
         from hyperprep.models.spatial.itk import affine_from_itk
         from hyperprep.models.spatial.labels import legend, resolve_labels
@@ -76,6 +82,8 @@ class ConditionalSegmentation(ModelInterface):
             template2scan=affine_from_itk(read_transform(xfm)) if xfm else np.eye(4),
             labels=tuple(self.inputs.labels),
             mask=read_mask(mask, like=scan) if mask else None,
+            trust_mask=self.inputs.trust_mask and bool(mask),
+            probabilities=self.inputs.save_probsegs,
             **self._model_options(),
         )
 
@@ -83,7 +91,7 @@ class ConditionalSegmentation(ModelInterface):
             return save_image(img, folder / f"{name}.nii.gz", like=scan)
 
         self._results.update(
-            out_dseg=save(made.dseg, "dseg"),
+            out_dseg=save(paint_regions(made.dseg, made.regions), "dseg"),
             out_legend=write_table(legend(regions), folder / "dseg.tsv"),
             out_mask=save(made.mask, "mask"),
             out_tissue_dseg=save(tissue_dseg(made.dseg), "tissues"),
@@ -95,4 +103,4 @@ class ConditionalSegmentation(ModelInterface):
             self._results["out_probsegs"] = [
                 save(img, f"label-{name}_probseg") for name, img in made.probsegs.items()
             ]
-        return {"weights_sha256": digest, "labels": [region.name for region in regions]}
+        return {"weights_sha256": digest, "labels": " ".join(self.inputs.labels)}

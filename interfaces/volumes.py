@@ -9,18 +9,25 @@ from hyperprep.interfaces.base import defined, write_json, write_table
 
 
 class _MeasureVolumesInputSpec(BaseInterfaceInputSpec):
-    in_dseg = File(exists=True, mandatory=True, desc="segmentation with FreeSurfer numbers")
+    in_dseg = File(
+        exists=True, mandatory=True, xor=["in_volumes"], desc="segmentation with FreeSurfer numbers"
+    )
+    in_volumes = File(
+        exists=True, mandatory=True, xor=["in_dseg"], desc="TSV of volumes: index, name, volume_mm3"
+    )
     in_mask = File(exists=True, desc="brain mask; adds a row for its volume")
 
 
 class _MeasureVolumesOutputSpec(TraitedSpec):
-    out_volumes = File(exists=True, desc="TSV: index, name, voxels, volume_mm3")
+    out_volumes = File(
+        exists=True, desc="TSV: index, name, volume_mm3; with super-regions and brain mask"
+    )
     out_metrics = File(exists=True, desc="JSON: volume in mm^3 by name, and what is not plausible")
     remarks = traits.List(traits.Str, desc="what is not plausible, in words; empty if nothing")
 
 
 class MeasureVolumes(SimpleInterface):
-    """Count the voxels of every structure and say what is not plausible.
+    """Measure structures by their voxels, or take their volumes from a table, and say what is not plausible.
 
     Examples
     --------
@@ -34,12 +41,17 @@ class MeasureVolumes(SimpleInterface):
     output_spec = _MeasureVolumesOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        from hyperprep.models.predict.volumes import implausible_volumes, measure_volumes
+        import pandas as pd
+
+        from hyperprep.models.predict.volumes import complete_volumes, implausible_volumes, measure_volumes
         from hyperprep.models.spatial.images import read_dseg, read_mask
 
-        dseg = read_dseg(self.inputs.in_dseg)
-        mask = defined(self.inputs.in_mask)
-        rows = measure_volumes(dseg, read_mask(mask, like=dseg) if mask else None)
+        mask_file, table = defined(self.inputs.in_mask), defined(self.inputs.in_volumes)
+        mask = read_mask(mask_file) if mask_file else None
+        if table:
+            rows = complete_volumes(pd.read_csv(table, sep="\t").to_dict("records"), mask)
+        else:
+            rows = measure_volumes(read_dseg(self.inputs.in_dseg), mask)
         remarks = implausible_volumes(rows)
         folder = Path(runtime.cwd)
         figures = {"volumes_mm3": {row["name"]: row["volume_mm3"] for row in rows}, "remarks": remarks}

@@ -43,9 +43,8 @@ def init_conform_wf(
         else "No correction for intensity non-uniformity was applied.\n"
     )
     inputnode = pe.Node(niu.IdentityInterface(fields=["t1w"]), name="inputnode")
-    outputnode = pe.Node(
-        niu.IdentityInterface(fields=["t1w_preproc", "conform_metrics", "bias_metrics"]), name="outputnode"
-    )
+    fields = ["t1w_preproc", "conform_metrics", *(["bias_metrics"] if bias_correct else [])]
+    outputnode = pe.Node(niu.IdentityInterface(fields=fields), name="outputnode")
     conform = pe.Node(ConformScan(), name="conform", mem_gb=0.5)
     workflow.connect([
         (inputnode, conform, [("t1w", "in_file")]),

@@ -110,8 +110,7 @@ def init_ds_native_wf(
     dseg_uri = derivative_uri(scan, **_SEGMENTATION)
     volumes_meta = {
         "Sources": [dseg_uri],
-        "Description": "Volumes of the structures",
-        "voxels": {"Description": "Number of voxels"},
+        "Description": "Volumes of the structures, from probabilities",
         "volume_mm3": {"Description": "Volume", "Units": "mm^3"},
     }
     sinks = {

@@ -31,7 +31,8 @@ def init_segment_wf(
     labels : sequence of str
         Structures: names, FreeSurfer numbers, super-regions or ``"all"``.
     use_mask : bool
-        Respect the brain mask that comes in; else the network finds the brain.
+        The brain mask that comes in is the one of the results; else it is a rough one, and the network finds
+        the brain.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     omp_nthreads : int
@@ -50,7 +51,7 @@ def init_segment_wf(
     t1w2template_xfm
         ITK transform that brings the scan onto the template; not needed for a scan in the template's frame.
     t1w_mask
-        Brain mask; taken up only with ``use_mask``.
+        Brain mask; a rough one will do without ``use_mask``.
 
     Outputs
     -------
@@ -84,7 +85,7 @@ def init_segment_wf(
         name="outputnode",
     )
     segment = model_node(
-        ConditionalSegmentation(labels=list(labels)),
+        ConditionalSegmentation(labels=list(labels), trust_mask=use_mask),
         name="segment",
         device=device,
         omp_nthreads=omp_nthreads,
@@ -94,15 +95,18 @@ def init_segment_wf(
     )
     measure = pe.Node(MeasureVolumes(), name="measure", mem_gb=0.5)
     workflow.connect([
-        (inputnode, segment, [("t1w", "in_file"), ("t1w2template_xfm", "template2scan_xfm")]),
-        (segment, measure, [("out_dseg", "in_dseg")]),
+        (inputnode, segment, [
+            ("t1w", "in_file"),
+            ("t1w_mask", "mask"),
+            ("t1w2template_xfm", "template2scan_xfm"),
+        ]),
+        (segment, measure, [("out_volumes", "in_volumes")]),
         (segment, outputnode, [(f"out_{result}".replace("out_dseg_legend", "out_legend"), result)
                                for result in results] + [("out_metrics", "segment_metrics")]),
         (measure, outputnode, [("out_volumes", "volumes"), ("out_metrics", "volumes_metrics")]),
     ])  # fmt: skip
     if use_mask:
         workflow.connect([
-            (inputnode, segment, [("t1w_mask", "mask")]),
             (inputnode, measure, [("t1w_mask", "in_mask")]),
             (inputnode, outputnode, [("t1w_mask", "brain_mask")]),
         ])  # fmt: skip

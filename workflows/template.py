@@ -66,7 +66,7 @@ def init_template_wf(
     Inputs
     ------
     template_file, template_mask_file
-        Preset from ``template``.
+        Preset from ``template``; undefined for nilearn's template.
 
     Outputs
     -------
@@ -105,13 +105,12 @@ def init_template_wf(
     strip = pe.Node(MaskImage(), name="strip", mem_gb=0.5)
     if template.image is not None:
         inputnode.inputs.template_file = str(template.image)
-        workflow.connect([(inputnode, load, [("template_file", "in_file")])])
     if template.mask is not None:
         inputnode.inputs.template_mask_file = str(template.mask)
-        workflow.connect([(inputnode, load, [("template_mask_file", "in_mask")])])
-    if mask_known:
-        workflow.connect([(load, segment_wf, [("out_mask", "inputnode.t1w_mask")])])
+    mask_from = load if mask_known else locate
+    workflow.connect([(mask_from, segment_wf, [("out_mask", "inputnode.t1w_mask")])])
     workflow.connect([
+        (inputnode, load, [("template_file", "in_file"), ("template_mask_file", "in_mask")]),
         (load, locate, [("out_file", "in_file")]),
         (load, check, [("out_file", "in_file")]),
         (locate, check, [("out_centroids", "centroids"), ("out_template_centroids", "model_centroids")]),

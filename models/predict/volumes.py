@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
 import nibabel as nb
 import numpy as np
 
-from hyperprep.models.spatial.labels import LEAVES, SUPER_REGIONS, TISSUES, Region
+from hyperprep.models.spatial.labels import LEAVES, SUPER_REGIONS, TISSUES, Region, resolve_labels
 
 TISSUE_NUMBERS = {"GM": 1, "WM": 2, "CSF": 3}
 """Numbers of the three-tissue segmentation (the common labels of BIDS derivatives)."""
@@ -35,7 +35,6 @@ class VolumeRow(TypedDict):
 
     index: int
     name: str
-    voxels: int
     volume_mm3: float
 
 
@@ -104,7 +103,7 @@ def measure_volumes(dseg: nb.Nifti1Image, mask: nb.Nifti1Image | None = None) ->
     Returns
     -------
     list of dict
-        ``index``, ``name``, ``voxels``, ``volume_mm3``; unknown numbers are named ``label-<number>``.
+        ``index``, ``name``, ``volume_mm3``; unknown numbers are named ``label-<number>``.
 
     Examples
     --------
@@ -114,15 +113,81 @@ def measure_volumes(dseg: nb.Nifti1Image, mask: nb.Nifti1Image | None = None) ->
     """
     size = voxel_volume(dseg)
     present, counts = np.unique(np.asanyarray(dseg.dataobj), return_counts=True)
-    count = {int(number): int(n) for number, n in zip(present, counts, strict=True) if number}
+    rows = [
+        VolumeRow(index=int(number), name=region_name(int(number)), volume_mm3=round(int(n) * size, 3))
+        for number, n in zip(present, counts, strict=True)
+        if number
+    ]
+    return complete_volumes(rows, mask)
+
+
+def complete_volumes(rows: Sequence[VolumeRow], mask: nb.Nifti1Image | None = None) -> list[VolumeRow]:
+    """Add the super-regions whose leaves are all there, and the brain mask.
+
+    Parameters
+    ----------
+    rows
+        Volumes of leaves (and of super-regions, which are kept).
+    mask
+        Brain mask; adds the row ``brain-mask`` with index 0.
+
+    Returns
+    -------
+    list of dict
+        Sorted by index.
+
+    Examples
+    --------
+    >>> rows = [VolumeRow(index=n, name=region_name(n), volume_mm3=10.0) for n in (3, 42)]
+    >>> complete_volumes(rows)[-1]
+    {'index': 30007, 'name': 'cortex', 'volume_mm3': 20.0}
+    """
+    known = {row["index"]: row for row in rows}
     for region in SUPER_REGIONS:
-        if region.index not in count and all(number in count for number in region.numbers):
-            count[region.index] = sum(count[number] for number in region.numbers)
-    rows = [_row(number, region_name(number), count[number], size) for number in sorted(count)]
+        if region.index not in known and all(number in known for number in region.numbers):
+            total = sum(known[number]["volume_mm3"] for number in region.numbers)
+            known[region.index] = VolumeRow(index=region.index, name=region.name, volume_mm3=round(total, 3))
     if mask is not None:
         inside = int(np.count_nonzero(np.asanyarray(mask.dataobj)))
-        rows.insert(0, _row(0, "brain-mask", inside, voxel_volume(mask)))
-    return rows
+        volume = round(inside * voxel_volume(mask), 3)
+        known[0] = VolumeRow(index=0, name="brain-mask", volume_mm3=volume)
+    return [known[index] for index in sorted(known)]
+
+
+def paint_regions(dseg: nb.Nifti1Image, regions: Mapping[str, nb.Nifti1Image]) -> nb.Nifti1Image:
+    """Put super-regions into a segmentation of leaves, where no leaf is; small ones lie over large ones.
+
+    Parameters
+    ----------
+    dseg
+        ``(X, Y, Z)`` FreeSurfer numbers.
+    regions
+        Name of a super-region to its mask on the same grid.
+
+    Returns
+    -------
+    nibabel.Nifti1Image
+        int16, same grid.
+
+    Raises
+    ------
+    UsageError
+        If a name is no super-region.
+
+    Examples
+    --------
+    >>> leaves = nb.Nifti1Image(np.array([[[17, 0, 0]]], np.int16), np.eye(4))
+    >>> mask = nb.Nifti1Image(np.array([[[1, 1, 0]]], np.uint8), np.eye(4))
+    >>> np.asarray(paint_regions(leaves, {"brain": mask}).dataobj).ravel().tolist()
+    [17, 30001, 0]
+    """
+    numbers = {region.name: region.index for region in resolve_labels(regions)} if regions else {}
+    masks = {name: np.asanyarray(img.dataobj) > 0 for name, img in regions.items()}
+    painted = np.zeros(dseg.shape, dtype=np.int16)
+    for name in sorted(masks, key=lambda name: -int(masks[name].sum())):
+        painted[masks[name]] = numbers[name]
+    leaves = np.asanyarray(dseg.dataobj)
+    return nb.Nifti1Image(np.where(leaves != 0, leaves, painted).astype(np.int16), dseg.affine)
 
 
 def implausible_volumes(rows: Sequence[VolumeRow]) -> list[str]:
@@ -142,7 +207,7 @@ def implausible_volumes(rows: Sequence[VolumeRow]) -> list[str]:
 
     Examples
     --------
-    >>> rows = [VolumeRow(index=30001, name="brain", voxels=1, volume_mm3=300e3)]
+    >>> rows = [VolumeRow(index=30001, name="brain", volume_mm3=300e3)]
     >>> implausible_volumes(rows)
     ['brain is 300 ml, expected 700 to 2100 ml']
     """
@@ -172,10 +237,6 @@ def mean_overlap(overlaps: dict[int, float]) -> float:
     """
     known = [value for value in overlaps.values() if not math.isnan(value)]
     return sum(known) / len(known) if known else math.nan
-
-
-def _row(index: int, name: str, voxels: int, size: float) -> VolumeRow:
-    return VolumeRow(index=index, name=name, voxels=voxels, volume_mm3=round(voxels * size, 3))
 
 
 def region_name(number: int) -> str:
