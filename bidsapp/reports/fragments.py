@@ -13,7 +13,8 @@ from hyperprep import __version__
 from hyperprep.bidsapp.reports.record import Crash, Record
 
 PACKAGES = (
-    "nipype", "niworkflows", "nireports", "nibabel", "numpy", "scipy", "SimpleITK", "torch", "pybids", "matplotlib",
+    "nipype", "niworkflows", "nireports", "pybids", "nibabel", "nilearn", "numpy", "scipy", "SimpleITK",
+    "torch", "matplotlib",
 )  # fmt: skip
 """Distributions whose versions are told."""
 
@@ -58,15 +59,17 @@ def _failed(record: Record, failures: Sequence[str]) -> str:
     missing = [name for kind, name in FIGURES.items() if kind not in record.drawn()]
     head = "One thing failed" if len(failures) == 1 else f"{len(failures)} things failed"
     kept = (
-        f"Not in this report: {', '.join(missing)}." if missing else "Figures below may come from an earlier run."
+        f"Not in this report: {', '.join(missing)}."
+        if missing
+        else "Figures below may come from an earlier run."
     )
     return (
-        f'<div class="hp-status hp-failed" role="alert"><strong>sub-{escape(record.subject)} did not finish. {head}:'
-        f"</strong>{_list(failures)}"
+        f'<div class="hp-status hp-failed" role="alert"><strong>sub-{escape(record.subject)} did not finish. '
+        f"{head}:</strong>{_list(failures)}"
         f"<p>{escape(kept)} Results that were finished are kept.</p>"
-        "<p><strong>What to do:</strong> correct what is named above and start the run again with the same output "
-        "and work folder; finished steps are not repeated. Crash files with all details are listed under "
-        '<a href="#About">About</a>.</p></div>'
+        "<p><strong>What to do:</strong> correct what is named above and start the run again with the "
+        "same output and work folder; finished steps are not repeated. Crash files with all details are "
+        'listed under <a href="#About">About</a>.</p></div>'
     )
 
 
@@ -74,14 +77,18 @@ def _finished(record: Record) -> str:
     scans = record.scans()
     if not scans:
         return (
-            '<div class="hp-status hp-failed" role="alert"><strong>There is nothing to show.</strong><p>No figure of '
-            f"sub-{escape(record.subject)} was found. Run the participant level first, or look into the log.</p></div>"
+            '<div class="hp-status hp-failed" role="alert"><strong>There is nothing to show.</strong>'
+            f"<p>No figure of sub-{escape(record.subject)} was found. Run the participant level first, or "
+            "look into the log.</p></div>"
         )
     warnings = record.warnings()
     done = "One scan was" if scans == 1 else f"{scans} scans were"
     if warnings:
         count = "There is one warning" if warnings == 1 else f"There are {warnings} warnings"
-        return f'<div class="hp-status hp-failed"><strong>{done} processed. {count}: read below first.</strong></div>'
+        return (
+            f'<div class="hp-status hp-failed"><strong>{done} processed. {count}: read below first.</strong>'
+            "</div>"
+        )
     return f'<div class="hp-status"><strong>{done} processed without warnings.</strong></div>'
 
 
@@ -104,7 +111,7 @@ def about_fragment(record: Record, settings: Mapping[str, Any], *, run_uuid: str
     run = {
         "HyperPrep": __version__,
         "Run": run_uuid,
-        "Report written": f"{dt.datetime.now(dt.timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "Report written": f"{dt.datetime.now(dt.UTC):%Y-%m-%d %H:%M} UTC",
     }
     chosen = {key: _text(value) for key, value in settings.items() if _text(value)}
     weights = {name: ", ".join(sorted(digests)) for name, digests in sorted(record.weights().items())}
@@ -159,11 +166,11 @@ def _table(rows: Mapping[str, str]) -> str:
         f'<tr><th scope="row">{escape(key)}</th><td><code>{escape(value)}</code></td></tr>'
         for key, value in rows.items()
     )
-    return f'<table class="hp-table"><tbody>{cells}</tbody></table>'
+    return f'<table class="hp-table hp-pairs"><tbody>{cells}</tbody></table>'
 
 
 def _text(value: Any) -> str:
-    """A setting in words; empty for what was not set."""
+    """Put a setting into words; empty for what was not set."""
     if value is None or value == "" or (isinstance(value, list | tuple | dict) and not value):
         return ""
     if isinstance(value, bool):

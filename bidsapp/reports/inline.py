@@ -48,17 +48,20 @@ def inline_figures(page: str, root: Path) -> str:
         try:
             svg = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"The figure {path} cannot be read ({error}): write the figures again.") from error
+            raise OutputError(
+                f"The figure {path} cannot be read ({error}): write the figures again."
+            ) from error
         name = escape(path.name, quote=True)
         if match["kind"] == "object":
             return f'<div class="hp-figure" data-name="{name}">\n{svg[svg.index("<svg") :]}</div>'
-        return f'<div class="hp-figure hp-light" data-name="{name}"><img alt="{name}" src="{svg_uri(svg)}"></div>'
+        image = f'<img alt="{name}" src="{svg_uri(svg)}">'
+        return f'<div class="hp-figure hp-light" data-name="{name}">{image}</div>'
 
     return _FIGURE.sub(figure, page)
 
 
 def svg_uri(svg: str) -> str:
-    """An SVG as a data URI that fits into double quotes; shorter than base64.
+    """Write an SVG as a data URI that fits into double quotes; shorter than base64.
 
     Examples
     --------
@@ -124,6 +127,6 @@ def require_self_contained(page: str, path: Path) -> None:
     found = assets(page)
     if found:
         raise OutputError(
-            f"{path} would not open offline: it refers to {', '.join(found[:3])}. Every figure has to be part of "
-            "the page; remove the file it came from in the figures folder and write the report again."
+            f"{path} would not open offline: it refers to {', '.join(found[:3])}. Every figure has to be "
+            "part of the page; remove the file it came from in the figures folder and write the report again."
         )

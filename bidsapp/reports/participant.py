@@ -111,7 +111,7 @@ def assemble(stage: Path, label: str, run_uuid: str) -> str:
 
 
 def scan_title(title: str) -> str:
-    """What NiReports calls a group of figures, in fewer words.
+    """Shorten what NiReports calls a group of figures.
 
     Examples
     --------

@@ -87,8 +87,12 @@ class Record:
             Name of this run; its crash files count.
         """
         folder = output_dir / f"sub-{subject}"
-        figures = sorted(path for path in (folder / "figures").glob(f"sub-{subject}_*") if path.suffix in _KINDS)
-        files = sorted([*folder.glob("anat/*_desc-quality_*.json"), *folder.glob("ses-*/anat/*_desc-quality_*.json")])
+        figures = sorted(
+            path for path in (folder / "figures").glob(f"sub-{subject}_*") if path.suffix in _KINDS
+        )
+        files = sorted(
+            [*folder.glob("anat/*_desc-quality_*.json"), *folder.glob("ses-*/anat/*_desc-quality_*.json")]
+        )
         inputs = _inputs(folder / "log", run_uuid)
         return cls(
             subject=subject,
@@ -96,20 +100,24 @@ class Record:
             quality={path.name.split("_desc-quality")[0]: _json(path) for path in files},
             remarks=_sentences(inputs.get("remarks")),
             validator=_sentences(inputs.get("validator")),
-            crashes=tuple(Crash.read(path) for path in sorted((folder / "log" / run_uuid).glob("crash*.txt"))),
+            crashes=tuple(
+                Crash.read(path) for path in sorted((folder / "log" / run_uuid).glob("crash*.txt"))
+            ),
             methods=_methods(output_dir / "logs"),
         )
 
     def drawn(self) -> set[str]:
         """Kinds of figures that are there (their ``desc``)."""
-        return {match[1] for path in self.figures if (match := re.search(r"_desc-([a-zA-Z0-9]+)_", path.name))}
+        return {
+            match[1] for path in self.figures if (match := re.search(r"_desc-([a-zA-Z0-9]+)_", path.name))
+        }
 
     def scans(self) -> int:
-        """Number of scans with a summary."""
+        """Count the scans with a summary."""
         return sum("_desc-summary_" in path.name for path in self.figures)
 
     def warnings(self) -> int:
-        """Warnings in all summaries."""
+        """Count the warnings in all summaries."""
         texts = [path.read_text(errors="replace") for path in self.figures if "_desc-summary_" in path.name]
         return sum(int(match[1]) for text in texts if (match := _WARNINGS.search(text)))
 
@@ -135,7 +143,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _inputs(logs: Path, run_uuid: str) -> dict[str, Any]:
-    """What this run noticed about the inputs, or the last run that looked at them."""
+    """Find what this run noticed about the inputs, or the last run that looked at them."""
     files = [logs / run_uuid / "inputs.json", *sorted(logs.glob("*/inputs.json"), reverse=True)]
     return next((_json(path) for path in files if path.is_file()), {})
 

@@ -51,7 +51,6 @@
     });
     guides.setAttribute("aria-pressed", "true");
     tools.append(label("Draw"), guides);
-    tools.append(label("or hold the mouse over the figure"));
     press(buttons[last]);
   }
 

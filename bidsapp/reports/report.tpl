@@ -29,8 +29,12 @@
 {% for section in sections %}
 <section class="hp-section" id="{{ section.name }}" aria-labelledby="{{ section.name }}-heading">
 <h2 id="{{ section.name }}-heading">{{ section.name }}</h2>
+{% set scans = section.reportlets | selectattr("title") | list %}
+{% if scans | length > 1 %}
+<p class="hp-jump">{% for reportlet in section.reportlets %}{% if reportlet.title %}<a href="#{{ section.name }}-{{ loop.index }}">{{ reportlet.title }}</a> {% endif %}{% endfor %}</p>
+{% endif %}
 {% for reportlet in section.reportlets %}
-<div class="hp-reportlet">
+<div class="hp-reportlet" id="{{ section.name }}-{{ loop.index }}">
 {% if reportlet.title %}<h3 class="hp-scan">{{ reportlet.title }}</h3>{% endif %}
 {% if reportlet.subtitle %}<h4>{{ reportlet.subtitle }}</h4>{% endif %}
 {% if reportlet.description %}<p class="hp-about">{{ reportlet.description }}</p>{% endif %}

@@ -2,7 +2,8 @@
 
 from hyperprep.interfaces.reportlets.alignment import BeforeAfter
 from hyperprep.interfaces.reportlets.curve import LambdaCurve
-from hyperprep.interfaces.reportlets.deformation import JacobianMap, WarpedGrid
+from hyperprep.interfaces.reportlets.grid import WarpedGrid
+from hyperprep.interfaces.reportlets.jacobian import JacobianMap
 from hyperprep.interfaces.reportlets.segmentation import LabelContours
 from hyperprep.interfaces.reportlets.summary import Summary
 

@@ -18,8 +18,11 @@ from hyperprep.interfaces.reportlets.mosaic import WIDTH, Mosaic, document, line
 from hyperprep.interfaces.reportlets.slices import bounding_box, sample, to_grey, window
 from hyperprep.interfaces.reportlets.structures import group_fields
 
-GUIDES = ("Lateral ventricles", "Thalamus", "Putamen", "Caudate", "Hippocampus", "Brain stem", "Cerebellar cortex")
+GUIDES = ("Lateral ventricles", "Thalamus", "Putamen", "Caudate", "Hippocampus", "Brain stem")
 """Structures of the reference whose outlines stay in place while the images change."""
+
+SPACING = 0.8
+"""Distance between pixels, mm."""
 
 REFERENCE_COLOUR, SCAN_COLOUR = "#ffa630", "#5cc8ff"
 
@@ -76,7 +79,7 @@ def draw_layers(
         body += [
             f'<g class="{f"layer {place}".strip()}" data-label="{label}">',
             f'<rect x="0" y="0" width="{WIDTH:.0f}" height="{mosaic.height:.0f}" fill="#000000"/>',
-            mosaic.raster(draw),
+            mosaic.raster(draw, spacing=SPACING),
             f'<text class="title" x="{WIDTH / 2:.0f}" y="21" text-anchor="middle">{label}</text>',
         ]
         if place == "top" and last_dseg is not None:
@@ -86,7 +89,9 @@ def draw_layers(
     if mask is not None:
         outside = np.asanyarray(mask.dataobj).astype(np.float32)
         outline = mosaic.contours(lambda points: sample(outside, mask.affine, points), [0.5])
-        body.append(line_element(outline, "#ffffff", "Brain mask of the template", extra='stroke-opacity=".55"'))
+        body.append(
+            line_element(outline, "#ffffff", "Brain mask of the template", extra='stroke-opacity=".55"')
+        )
     if dseg is not None:
         body += _outlines(mosaic, dseg, REFERENCE_COLOUR, "of the template")
     body += ["</g>", mosaic.marks(), *_key(dseg is not None, last_dseg is not None)]
@@ -103,7 +108,7 @@ def _outlines(mosaic: Mosaic, dseg: nib.Nifti1Image, colour: str, of_what: str) 
 
 
 def _key(reference: bool, scan: bool) -> list[str]:
-    """What the colours of the outlines mean, at the upper left."""
+    """Explain the colours of the outlines, at the upper left."""
     entries = [(REFERENCE_COLOUR, "structures of the template")] if reference else []
     entries += [(SCAN_COLOUR, "structures of the scan")] if scan else []
     elements = []
@@ -133,8 +138,8 @@ class _BeforeAfterInputSpec(BaseInterfaceInputSpec):
     reference_dseg = File(exists=True, desc="structures of the reference, FreeSurfer numbers")
     after_dseg = File(exists=True, desc="structures of the moving image after the last step")
     reference_label = traits.Str("Template", usedefault=True, desc="name of the reference in the figure")
-    before_label = traits.Str("Scan, after affine", usedefault=True, desc="name of the image before")
-    after_label = traits.Str("Scan, after deformation", usedefault=True, desc="name of the image after")
+    before_label = traits.Str("Scan after affine", usedefault=True, desc="name of the image before")
+    after_label = traits.Str("Scan after deformation", usedefault=True, desc="name of the image after")
     out_file = File("before_after.svg", usedefault=True, desc="name of the figure")
 
 

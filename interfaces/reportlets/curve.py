@@ -28,6 +28,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e3e6e8",
 }
 REGULARITY = (
@@ -67,7 +68,9 @@ class Curve:
                 f"{path} is no lambda curve: it has the columns {', '.join(map(str, table.columns))} and "
                 f"{len(table)} rows, but a column 'lam' and at least one row are needed."
             )
-        marked = table["chosen"].astype(str).str.lower().isin(["1", "1.0", "true"]) if "chosen" in table else None
+        marked = (
+            table["chosen"].astype(str).str.lower().isin(["1", "1.0", "true"]) if "chosen" in table else None
+        )
         numbers = table.drop(columns="chosen", errors="ignore").apply(pd.to_numeric, errors="coerce")
         rows = numbers[marked] if marked is not None and marked.any() else numbers.iloc[:1]
         return cls(numbers.sort_values("lam").reset_index(drop=True), float(rows["lam"].iloc[0]))
@@ -94,7 +97,9 @@ def draw_curve(curve: Curve) -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(11, 4.2), layout="constrained")
         FigureCanvasSVG(figure)
-        left, upper, lower = figure.subplot_mosaic([["fit", "sd"], ["fit", "fold"]], width_ratios=(1.25, 1)).values()
+        left, upper, lower = figure.subplot_mosaic(
+            [["fit", "sd"], ["fit", "fold"]], width_ratios=(1.25, 1)
+        ).values()
         _draw_fit(left, curve)
         for axes, (name, label, limit) in zip((upper, lower), REGULARITY, strict=True):
             _draw_measure(axes, curve, name, label, limit)
@@ -140,21 +145,30 @@ def _draw_measure(axes: Axes, curve: Curve, name: str, label: str, limit: float 
             f"warning above {limit:g}", (1, limit), xycoords=("axes fraction", "data"),
             xytext=(0, 3), textcoords="offset points", ha="right", color=ORANGE, fontsize=8,
         )  # fmt: skip
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(bottom=-0.04 * axes.get_ylim()[1])
     _mark_chosen(axes, curve, curve.table[name])
 
 
 def _mark_chosen(axes: Axes, curve: Curve, values: pd.Series) -> None:
     """Vertical line and ring at the lambda that was taken."""
-    axes.axvline(curve.chosen, color=ORANGE, linewidth=1.2, zorder=1)
+    axes.axvline(curve.chosen, color=ORANGE, linewidth=1.2, zorder=1.5)
     at = (curve.table["lam"] - curve.chosen).abs().idxmin()
     value = values[at]
     if pd.isna(value):
         return
-    axes.plot([curve.table["lam"][at]], [value], "o", markersize=10, fillstyle="none", color=ORANGE, markeredgewidth=2)
+    axes.plot(
+        [curve.table["lam"][at]],
+        [value],
+        "o",
+        markersize=10,
+        fillstyle="none",
+        color=ORANGE,
+        markeredgewidth=2,
+    )
     axes.annotate(
         f"λ* = {curve.chosen:.2f}: {value:.3g}", (curve.table["lam"][at], value), xytext=(9, 8),
         textcoords="offset points", color=ORANGE, fontweight="bold", fontsize=9,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )  # fmt: skip
 
 

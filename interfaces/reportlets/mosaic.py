@@ -24,7 +24,8 @@ ROW_GAP = 3.0
 HEADER = 30.0
 
 STYLE = """\
-.hp-fig text { font-family: 'Helvetica Neue', Helvetica, Arial, sans-serif; fill: #e8e8e8; font-size: 12px; }
+.hp-fig text { font-family: 'Helvetica Neue', Helvetica, Arial, sans-serif; fill: #f2f2f2; font-size: 12px;
+  stroke: #000000; stroke-width: 2.5px; paint-order: stroke; }
 .hp-fig .side { fill: #ffd27f; font-weight: bold; font-size: 11px; }
 .hp-fig .title { font-size: 16px; font-weight: bold; fill: #ffffff; }
 .hp-fig .line { fill: none; stroke-width: 1.2px; stroke-linejoin: round; vector-effect: non-scaling-stroke; }
@@ -91,7 +92,7 @@ class Mosaic:
         --------
         >>> mosaic = Mosaic.of(Box((-70.0, -100.0, -60.0), (70.0, 70.0, 80.0)), counts=(3, 4, 4))
         >>> [len(row) for row in mosaic.rows], round(mosaic.height)
-        ([4, 4, 3], 1027)
+        ([4, 4, 3], 1030)
         """
         rows = (spread_planes(box, axis, counts[axis], rim=rim) for axis in (2, 1, 0) if counts[axis])
         return cls(box, tuple(rows), top=top)
@@ -199,7 +200,7 @@ def path_data(values: np.ndarray, levels: Iterable[float], cell: Cell) -> str:
     Examples
     --------
     >>> path_data(np.array([[0.0, 1.0], [0.0, 1.0]]), [0.5], Cell(Plane(2, 0.0), 0.0, 0.0, 20.0, 20.0))
-    'M100 50l0 100'
+    'M100 150l0-100'
     """
     rows, columns = values.shape
     if min(rows, columns) < 2:
@@ -221,7 +222,7 @@ def path_data(values: np.ndarray, levels: Iterable[float], cell: Cell) -> str:
 
 
 def _simplified(line: np.ndarray) -> np.ndarray:
-    """A polyline without the points that matter by less than 0.3 of a unit; (N, 2) tenths."""
+    """Return a polyline without the points that matter by less than 0.3 of a unit; (N, 2) tenths."""
     polyline = Polyline(line)
     polyline.simplify_threshold = 3.0
     vertices = polyline.cleaned(simplify=True)
@@ -229,7 +230,7 @@ def _simplified(line: np.ndarray) -> np.ndarray:
 
 
 def line_element(data: str, colour: str, title: str = "", *, extra: str = "") -> str:
-    """A coloured line from the path data of :func:`path_data`; nothing when the data are empty.
+    """Draw a coloured line from the path data of :func:`path_data`; nothing when the data are empty.
 
     Examples
     --------
@@ -246,7 +247,7 @@ def line_element(data: str, colour: str, title: str = "", *, extra: str = "") ->
 
 
 def document(body: Iterable[str], *, height: float, label: str, kind: str = "", style: str = "") -> str:
-    """A complete SVG file; its opening tag stands alone on the first line.
+    """Write a complete SVG file; its opening tag stands alone on the first line.
 
     Parameters
     ----------

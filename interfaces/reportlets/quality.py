@@ -47,7 +47,7 @@ class Measure:
     about: str = ""
 
     def text(self, value: Any) -> str:
-        """A value with its unit.
+        """Write a value with its unit.
 
         Examples
         --------
@@ -62,7 +62,7 @@ class Measure:
         return f"{number:.{self.decimals}f} {self.unit}".rstrip()
 
     def expected(self) -> str:
-        """The limits in words.
+        """Put the limits into words.
 
         Examples
         --------
@@ -139,7 +139,7 @@ BY_KEY = {measure.key: measure for measure in MEASURES}
 
 
 def as_number(value: Any) -> float | None:
-    """A finite float, or None for anything else.
+    """Return a finite float, or None for anything else.
 
     Examples
     --------
@@ -156,7 +156,7 @@ def as_number(value: Any) -> float | None:
 
 
 def measure_of(key: str) -> Measure:
-    """The entry of a key; unknown keys get one made from their name, with its unit where it ends in one.
+    """Look up the entry of a key; unknown keys get one made from their name and its unit.
 
     Examples
     --------
@@ -166,7 +166,14 @@ def measure_of(key: str) -> Measure:
     if key in BY_KEY:
         return BY_KEY[key]
     name, unit = key, ""
-    for ending, symbol in (("_mm3", "mm³"), ("_mm", "mm"), ("_percent", "%"), ("_ml", "mL"), ("_seconds", "s"), ("_gb", "GB")):
+    for ending, symbol in (
+        ("_mm3", "mm³"),
+        ("_mm", "mm"),
+        ("_percent", "%"),
+        ("_ml", "mL"),
+        ("_seconds", "s"),
+        ("_gb", "GB"),
+    ):
         if key.endswith(ending):
             name, unit = key.removesuffix(ending), symbol
             break
@@ -175,7 +182,7 @@ def measure_of(key: str) -> Measure:
 
 
 def warnings_of(metrics: Mapping[str, Any], others: Iterable[str] = ()) -> list[str]:
-    """What a reader has to know first, worst first.
+    """Say what a reader has to know first, worst first.
 
     Parameters
     ----------
@@ -195,12 +202,12 @@ def warnings_of(metrics: Mapping[str, Any], others: Iterable[str] = ()) -> list[
     found = []
     if metrics.get("prealign_success") is False:
         reason = str(metrics.get("prealign_reason") or "no reason was given").rstrip(". ")
-        found.append(
-            f"Alignment to the template failed: {reason}. Nothing in template space can be trusted."
-        )
+        found.append(f"Alignment to the template failed: {reason}. Nothing in template space can be trusted.")
     found += [text for text in others if text]
     for measure in MEASURES:
         value = metrics.get(measure.key)
         if measure.beyond(value):
-            found.append(f"{measure.label} is {measure.text(value)}, expected {measure.expected()}. {measure.advice}")
+            found.append(
+                f"{measure.label} is {measure.text(value)}, expected {measure.expected()}. {measure.advice}"
+            )
     return list(dict.fromkeys(found))

@@ -18,6 +18,8 @@ DEEP = (10, 11, 12, 13, 17, 18, 26, 28, 49, 50, 51, 52, 53, 54, 58, 60)
 LEGEND_COLUMNS = 6
 LEGEND_LINE = 20.0
 ZOOM_GAP = 30.0
+SPACING = 0.8
+"""Distance between pixels, mm."""
 
 CONTOUR_STYLE = """\
 .hp-contours .legend text { font-size: 13px; }
@@ -55,11 +57,16 @@ def draw_contours(
     if dseg is not None and np.isin(np.asanyarray(dseg.dataobj), DEEP).any():
         deep = nib.Nifti1Image(np.isin(np.asanyarray(dseg.dataobj), DEEP).astype(np.uint8), dseg.affine)
         mosaics.append(
-            Mosaic.of(bounding_box(deep, margin=10.0), counts=(0, 5, 5), top=mosaic.height + ZOOM_GAP, rim=0.25)
+            Mosaic.of(
+                bounding_box(deep, margin=10.0), counts=(0, 5, 5), top=mosaic.height + ZOOM_GAP, rim=0.25
+            )
         )
     data = np.nan_to_num(np.asanyarray(img.dataobj, dtype=np.float32))
     limits = window(data, low=2.0, high=99.8)
-    body = [part.raster(lambda points: to_grey(sample(data, img.affine, points), limits)) for part in mosaics]
+    body = [
+        part.raster(lambda points: to_grey(sample(data, img.affine, points), limits), spacing=SPACING)
+        for part in mosaics
+    ]
     for group, field in fields:
         body.append(_structure(group, "".join(part.contours(field, [0.5]) for part in mosaics)))
     body += [part.marks() for part in mosaics] + _legend(entries)
@@ -81,7 +88,8 @@ def _mask_field(mask: nib.Nifti1Image) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _structure(group: Group, outline: str) -> str:
-    return f'<g class="structure" data-label="{group.name}">{line_element(outline, group.colour, group.name)}</g>'
+    line = line_element(outline, group.colour, group.name)
+    return f'<g class="structure" data-label="{group.name}">{line}</g>'
 
 
 def _legend(entries: list[Group]) -> list[str]:

@@ -63,9 +63,9 @@ class Plane:
         Examples
         --------
         >>> Plane(2, -12.0).label
-        'z = −12 mm'
+        'z = -12 mm'
         """
-        return f"{'xyz'[self.axis]} = {self.position:.0f} mm".replace("-", "−")
+        return f"{'xyz'[self.axis]} = {self.position:.0f} mm"
 
 
 def bounding_box(img: nib.Nifti1Image, *, margin: float = 8.0) -> Box:

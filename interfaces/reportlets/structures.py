@@ -59,7 +59,7 @@ OTHER_COLOUR = "#dddddd"
 
 
 def groups_of(numbers: Sequence[int]) -> tuple[Group, ...]:
-    """Groups that occur among some label numbers; super-regions and unknown numbers get a group each.
+    """Find the groups that occur among some label numbers; super-regions and unknown numbers get one each.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def groups_of(numbers: Sequence[int]) -> tuple[Group, ...]:
 def group_fields(
     dseg: nib.Nifti1Image, *, names: Sequence[str] | None = None
 ) -> Iterator[tuple[Group, Callable[[np.ndarray], np.ndarray]]]:
-    """Groups of a segmentation with a function each from world points to membership in [0, 1].
+    """Give the groups of a segmentation with a function each from world points to membership in [0, 1].
 
     Parameters
     ----------

@@ -50,7 +50,7 @@ def merge_metrics(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def session_heading(source_file: str) -> str:
-    """What a scan's summary is headed with, from its file name.
+    """Head a scan's summary, from its file name.
 
     Examples
     --------
@@ -98,7 +98,9 @@ def summary_fragment(
         _warning_list(found),
     ]
     if notes:
-        parts.append('<ul class="hp-notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>")
+        parts.append(
+            '<ul class="hp-notes">' + "".join(f"<li>{escape(note)}</li>" for note in notes) + "</ul>"
+        )
     parts.append(_figures_table(metrics))
     if volumes is not None and not volumes.empty:
         parts.append(_volumes_table(volumes, metrics))
@@ -129,7 +131,8 @@ def _figures_table(metrics: Mapping[str, Any]) -> str:
         )
     table = (
         '<table class="hp-table"><caption>Key figures</caption><thead><tr><th scope="col">Figure</th>'
-        '<th scope="col" class="hp-number">Value</th><th scope="col">Expected</th><th scope="col">Verdict</th>'
+        '<th scope="col" class="hp-number">Value</th><th scope="col">Expected</th>'
+        '<th scope="col">Verdict</th>'
         f"</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     )
     others = "".join(
@@ -140,8 +143,8 @@ def _figures_table(metrics: Mapping[str, Any]) -> str:
     )
     if others:
         table += (
-            f'<details class="hp-more"><summary>All other figures</summary><table class="hp-table"><tbody>{others}'
-            "</tbody></table></details>"
+            '<details class="hp-more"><summary>All other figures</summary>'
+            f'<table class="hp-table"><tbody>{others}</tbody></table></details>'
         )
     return table
 
@@ -193,23 +196,37 @@ def structure_rows(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[st
     return rows
 
 
+def _ml(value: float | None) -> str:
+    """Write a volume in mL; large ones with one digit after the point."""
+    return "" if value is None else f"{value:.1f}" if value >= 100 else f"{value:.2f}"
+
+
 def _volumes_table(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
     """Volumes, asymmetry and overlap of every structure."""
     rows = structure_rows(volumes, metrics)
     with_dice = any("dice" in row for row in rows.values())
     lines = []
     for name, row in rows.items():
-        cells = [f"{row[side]:.2f}" if side in row else "" for side in ("left", "right", "total")]
+        cells = [_ml(row.get(side)) for side in ("left", "right", "total")]
         both = row.get("left", 0.0) + row.get("right", 0.0)
         paired = "left" in row and "right" in row and both > 0
-        cells.append(f"{200 * (row['left'] - row['right']) / both:+.1f}".replace("-", "−") if paired else "")
+        cells.append(f"{200 * (row['left'] - row['right']) / both:+.1f}" if paired else "")
         if with_dice:
             cells.append(f"{row['dice']:.3f}" if "dice" in row else "")
         numbers = "".join(f'<td class="hp-number">{cell}</td>' for cell in cells)
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{numbers}</tr>')
-    heads = [("Left (mL)", ""), ("Right (mL)", ""), ("Total (mL)", ""), ("L − R (%)", "100 · (L − R) / mean of both")]
-    heads += [("Dice", "Overlap with the template's structure after the deformation, mean of both sides")] * with_dice
-    head = "".join(f'<th scope="col" class="hp-number" title="{about}">{label}</th>' for label, about in heads)
+    heads = [
+        ("Left (mL)", ""),
+        ("Right (mL)", ""),
+        ("Total (mL)", ""),
+        ("L &minus; R (%)", "100 · (L &minus; R) / mean of both"),
+    ]
+    heads += [
+        ("Dice", "Overlap with the template's structure after the deformation, mean of both sides")
+    ] * with_dice
+    head = "".join(
+        f'<th scope="col" class="hp-number" title="{about}">{label}</th>' for label, about in heads
+    )
     return (
         '<details class="hp-more" open="open"><summary>Volumes of structures</summary>'
         f'<table class="hp-table"><thead><tr><th scope="col">Structure</th>{head}</tr></thead>'
@@ -241,7 +258,11 @@ class Summary(SimpleInterface):
         from hyperprep.models.predict.volumes import implausible_volumes
 
         inputs = self.inputs
-        parts = [json.loads(Path(path).read_text()) for path in inputs.metrics] if isdefined(inputs.metrics) else []
+        parts = (
+            [json.loads(Path(path).read_text()) for path in inputs.metrics]
+            if isdefined(inputs.metrics)
+            else []
+        )
         metrics = merge_metrics(parts)
         warnings = list(inputs.warnings) if isdefined(inputs.warnings) else []
         volumes = None
