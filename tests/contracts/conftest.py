@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -17,6 +18,7 @@ from nipype.interfaces.base import BaseInterface
 from nipype.pipeline.engine import Workflow
 
 import hyperprep
+from hyperprep.workflows.settings import AnatSettings, OutputSpace, Scan, Template
 
 
 @cache
@@ -44,8 +46,7 @@ def builders() -> list[Any]:
     """Every ``init_..._wf`` that is defined in the package."""
     found = {
         value
-        for package in ("hyperprep.workflows", "hyperprep.bidsapp.cli")
-        for module in _modules(package)
+        for module in _modules("hyperprep.workflows")
         for name, value in vars(module).items()
         if name.startswith("init_")
         and name.endswith("_wf")
@@ -57,30 +58,37 @@ def builders() -> list[Any]:
 
 def module_names() -> list[str]:
     """Every module of the package, found without importing any."""
-    roots = [Path(hyperprep.__file__).parent]
-    found = []
-    for info in pkgutil.walk_packages(
-        [str(root) for root in roots], "hyperprep.", onerror=lambda _name: None
-    ):
-        if not info.name.endswith("__main__"):
-            found.append(info.name)
-    return sorted(found)
+    root = Path(hyperprep.__file__).parent
+    files = [path for room in root.iterdir() if room.is_dir() for path in room.rglob("*.py")]
+    names = {".".join(("hyperprep", *path.relative_to(root).with_suffix("").parts)) for path in files}
+    return sorted(name.removesuffix(".__init__") for name in names if not name.endswith("__main__"))
 
 
 def _choices(builder: Any) -> Iterator[dict[str, Any]]:
-    """Turn away from each default once: every other value of flags and literals."""
+    """Turn away from each default once: every other value of flags and literals, of the settings too."""
     yield {}
     hints = typing.get_type_hints(builder)
-    for name, parameter in inspect.signature(builder).parameters.items():
-        hint = hints.get(name)
-        options: tuple[Any, ...] = ()
-        if hint is bool:
-            options = (True, False)
-        elif typing.get_origin(hint) is typing.Literal:
-            options = typing.get_args(hint)
-        for option in options:
+    parameters = inspect.signature(builder).parameters
+    for name, parameter in parameters.items():
+        for option in _options(hints.get(name)):
             if option != parameter.default:
                 yield {name: option}
+    if "settings" in parameters:
+        hints = typing.get_type_hints(AnatSettings)
+        for field in dataclasses.fields(AnatSettings):
+            for option in _options(hints[field.name]):
+                if option != field.default:
+                    yield {f"settings.{field.name}": option}
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    if hint is bool:
+        return (True, False)
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+
+
+def _case_id(builder: Any, choice: dict[str, Any]) -> str:
+    return "-".join([builder.__name__, *(f"{name}={value}" for name, value in choice.items())])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -90,26 +98,34 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "module_name" in metafunc.fixturenames:
         metafunc.parametrize("module_name", module_names())
     if "workflow" in metafunc.fixturenames:
-        cases = [
-            pytest.param(
-                (builder, choice), id="-".join([builder.__name__, *(f"{k}={v}" for k, v in choice.items())])
-            )
-            for builder in builders()
-            for choice in _choices(builder)
-        ]
-        metafunc.parametrize("workflow", cases, indirect=True)
+        cases = [(builder, choice) for builder in builders() for choice in _choices(builder)]
+        ids = [_case_id(builder, choice) for builder, choice in cases]
+        metafunc.parametrize("workflow", cases, ids=ids, indirect=True, scope="module")
     elif "builder" in metafunc.fixturenames:
         metafunc.parametrize("builder", builders(), ids=lambda function: function.__name__)
 
 
-@pytest.fixture
-def workflow(request: pytest.FixtureRequest, tmp_path: Path) -> Workflow:
+@pytest.fixture(scope="module")
+def workflow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """One workflow, built with defaults, one choice and examples for what has no default."""
-    builder, choice = request.param
-    known = example_arguments(tmp_path)
-    arguments = dict(choice)
+    return build(*request.param, tmp_path_factory.mktemp("workflow"))
+
+
+@pytest.fixture
+def variants(builder: Any, tmp_path: Path) -> list[Workflow]:
+    """Every workflow that a builder makes."""
+    cases = list(_choices(builder))
+    return [build(builder, choice, tmp_path / str(number)) for number, choice in enumerate(cases)]
+
+
+def build(builder: Any, choice: dict[str, Any], folder: Path) -> Workflow:
+    """Call a builder with one choice and examples for what has no default."""
+    known = example_arguments(folder)
+    settings = {name.removeprefix("settings."): value for name, value in choice.items() if "." in name}
+    known["settings"] = dataclasses.replace(known["settings"], **settings)
+    arguments = {name: value for name, value in choice.items() if "." not in name}
     for name, parameter in inspect.signature(builder).parameters.items():
-        needed = parameter.default is inspect.Parameter.empty
+        needed = parameter.default is inspect.Parameter.empty or name == "output_spaces"
         useful = bool(choice) and parameter.default is None and name in known
         if name in arguments or not (needed or useful):
             continue
@@ -120,26 +136,24 @@ def workflow(request: pytest.FixtureRequest, tmp_path: Path) -> Workflow:
 
 def example_arguments(folder: Path) -> dict[str, Any]:
     """Values for the arguments of workflow builders that have no default."""
-    from hyperprep.workflows.settings import AnatSettings, OutputSpace, Scan, Template
-
     anat = folder / "data" / "sub-01" / "ses-01" / "anat"
     anat.mkdir(parents=True)
     for name in ("sub-01_ses-01_T1w.nii.gz", "mask.nii.gz", "dseg.nii.gz"):
         (anat / name).touch()
     (folder / "out").mkdir()
     scan = Scan(anat / "sub-01_ses-01_T1w.nii.gz")
-    settings = AnatSettings(bids_dir=folder / "data", output_dir=folder / "out")
+    space = OutputSpace(resolution="2")
     return {
         "bids_dir": folder / "data",
-        "output_dir": folder / "out",
-        "output_spaces": (OutputSpace(), OutputSpace(resolution="2")),
-        "derivative": anat / "mask.nii.gz",
         "mask": anat / "mask.nii.gz",
+        "output_dir": folder / "out",
+        "output_spaces": (OutputSpace(), space),
+        "participant": "01",
+        "participants": {"01": (scan,)},
         "scan": scan,
         "scans": (scan,),
-        "settings": settings,
+        "settings": AnatSettings(bids_dir=folder / "data", output_dir=folder / "out"),
+        "space": space,
         "template": Template(),
         "template_name": Template().name,
-        "weights_sha256": {},
-        "work_dir": folder / "work",
     }

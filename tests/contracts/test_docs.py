@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
 LINK = re.compile(r"\[[^]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
-PYTHON = re.compile(r"```python\n(.*?)```", re.S)
+PYTHON = re.compile(r"```python\n((?:import|from) .*?)```", re.S)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 
 # Options of other programs that the pages mention.
