@@ -88,7 +88,9 @@ def init_anat_reportlets_wf(
     outputnode = pe.Node(niu.IdentityInterface(fields=["warnings"]), name="outputnode")
 
     summary = pe.Node(Summary(), name="summary")
-    alignment = pe.Node(BeforeAfter(reference_label=f"Template {template_name}"), name="alignment", mem_gb=0.6)
+    alignment = pe.Node(
+        BeforeAfter(reference_label=f"Template {template_name}"), name="alignment", mem_gb=0.6
+    )
     segmentation = pe.Node(LabelContours(), name="segmentation", mem_gb=0.6)
     grid = pe.Node(WarpedGrid(), name="grid", mem_gb=0.8)
     jacobian = pe.Node(JacobianMap(), name="jacobian", mem_gb=0.6)
@@ -136,7 +138,6 @@ def init_anat_reportlets_wf(
                 datatype="figures",
                 desc=node.name,
                 suffix="T1w",
-                check_hdr=False,
             ),
             name=f"ds_{node.name}",
             run_without_submitting=True,

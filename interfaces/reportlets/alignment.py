@@ -1,6 +1,7 @@
 """Template and scan on the same grid, shown in turns: the eye finds what does not fit."""
 
 import os
+from html import escape
 from pathlib import Path
 
 import nibabel as nib
@@ -77,10 +78,10 @@ def draw_layers(
             return to_grey(sample(data, affine, points), limits)
 
         body += [
-            f'<g class="{f"layer {place}".strip()}" data-label="{label}">',
+            f'<g class="{f"layer {place}".strip()}" data-label="{escape(label)}">',
             f'<rect x="0" y="0" width="{WIDTH:.0f}" height="{mosaic.height:.0f}" fill="#000000"/>',
             mosaic.raster(draw, spacing=SPACING),
-            f'<text class="title" x="{WIDTH / 2:.0f}" y="21" text-anchor="middle">{label}</text>',
+            f'<text class="title" x="{WIDTH / 2:.0f}" y="21" text-anchor="middle">{escape(label)}</text>',
         ]
         if place == "top" and last_dseg is not None:
             body += _outlines(mosaic, last_dseg, SCAN_COLOUR, "of the scan")

@@ -1,6 +1,7 @@
 """Outlines of the brain mask and of every structure over the scan they were found in."""
 
 from collections.abc import Callable
+from html import escape
 
 import nibabel as nib
 import numpy as np
@@ -89,7 +90,7 @@ def _mask_field(mask: nib.Nifti1Image) -> Callable[[np.ndarray], np.ndarray]:
 
 def _structure(group: Group, outline: str) -> str:
     line = line_element(outline, group.colour, group.name)
-    return f'<g class="structure" data-label="{group.name}">{line}</g>'
+    return f'<g class="structure" data-label="{escape(group.name)}">{line}</g>'
 
 
 def _legend(entries: list[Group]) -> list[str]:
@@ -101,7 +102,7 @@ def _legend(entries: list[Group]) -> list[str]:
         elements.append(
             f'<line x1="{x:.0f}" x2="{x + 22:.0f}" y1="{y - 4:.0f}" y2="{y - 4:.0f}" '
             f'stroke="{group.colour}" stroke-width="3"/>'
-            f'<text x="{x + 28:.0f}" y="{y:.0f}">{group.name}</text>'
+            f'<text x="{x + 28:.0f}" y="{y:.0f}">{escape(group.name)}</text>'
         )
     return [*elements, "</g>"]
 
