@@ -261,7 +261,8 @@ def _optimise(
         return -value, -(np.array(by_parameter) / 2e-3 * by_entry).sum(axis=(1, 2))
 
     options = {"maxiter": iterations, "maxcor": 12, "ftol": 1e-6, "gtol": 1e-6}
-    solution = minimize(objective, np.zeros(dof), jac=True, method="L-BFGS-B", options=options)
+    bounds = [(-100.0, 100.0)] * 3 + [(-50.0, 50.0)] * (dof - 3)
+    solution = minimize(objective, np.zeros(dof), jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return to_matrix(solution.x), float(-solution.fun)
 
 

@@ -55,7 +55,7 @@ class Pyramid:
     levels
         Voxel size in mm (2, 4, 8) to level.
     residual
-        ``(4, 4)`` point map from the levels' space to the image's world; the identity where nothing is sheared.
+        ``(4, 4)`` point map from the levels' space to the image's world; the identity without shear.
     """
 
     levels: dict[int, Level]

@@ -1,0 +1,50 @@
+"""Make a network from what its weights say of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from hyperprep.exceptions import WeightsError
+from hyperprep.models.nets.head_unet import HeadConditionedUNet
+from hyperprep.models.weights import WeightsEntry, load_state
+
+
+def build_network(description: Mapping[str, Any], n_labels: int = 0) -> nn.Module:
+    """Make the network described by a manifest entry's ``network``, with fresh weights.
+
+    Raises
+    ------
+    WeightsError
+        When the kind is not known to this version.
+    """
+    kind = description.get("kind")
+    if kind in ("locate", "segment"):
+        return HeadConditionedUNet(n_labels, tuple(description["channels"]), description["stem"])
+    if kind == "hypermorph":
+        from hyperprep.models.nets.hypermorph import HyperMorph
+
+        return HyperMorph.from_description(description)
+    raise WeightsError(
+        f"The weights describe a network of kind {kind!r}, which this version does not know. Update hyperprep."
+    )
+
+
+def load_network(entry: WeightsEntry) -> nn.Module:
+    """Make the network of verified weights and fill it.
+
+    Raises
+    ------
+    WeightsError
+        When the tensors do not fit the network.
+    """
+    network = build_network(entry.metadata["network"], len(entry.metadata.get("labels", ())))
+    try:
+        network.load_state_dict(load_state(entry))
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{entry.path} does not fit the network that its manifest describes: {error}. Export it again."
+        ) from error
+    return network.eval()

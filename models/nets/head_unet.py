@@ -1,0 +1,124 @@
+"""A segmentation network whose trunk is computed once per image and whose last layer is made for each asked label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hyperprep.models.nn.film import Conditioner
+from hyperprep.models.nn.norm import InstanceNorm
+
+
+class _Block(nn.Sequential):
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__(
+            nn.Conv3d(n_in, n_out, 3, padding=1, bias=False),
+            InstanceNorm(n_out),
+            nn.LeakyReLU(0.1, inplace=True),
+        )
+
+
+def space_to_depth(image: torch.Tensor, factor: int) -> torch.Tensor:
+    """Move each ``factor`` ** 3 cube of voxels into channels: (B, C, X, Y, Z) -> (B, C f^3, X/f, Y/f, Z/f)."""
+    b, c, x, y, z = image.shape
+    f = factor
+    cubes = image.reshape(b, c, x // f, f, y // f, f, z // f, f)
+    return cubes.permute(0, 1, 3, 5, 7, 2, 4, 6).reshape(b, c * f**3, x // f, y // f, z // f)
+
+
+def depth_to_space(features: torch.Tensor, factor: int) -> torch.Tensor:
+    """Invert :func:`space_to_depth`."""
+    b, c, x, y, z = features.shape
+    f = factor
+    cubes = features.reshape(b, c // f**3, f, f, f, x, y, z)
+    return cubes.permute(0, 1, 5, 2, 6, 3, 7, 4).reshape(b, c // f**3, x * f, y * f, z * f)
+
+
+class Pointwise(nn.Linear):
+    """A 1 x 1 x 1 convolution as a matrix product, which stays fast for one image on a processor."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Map (B, C_in, *spatial) to (B, C_out, *spatial)."""
+        return super().forward(features.movedim(1, -1)).movedim(-1, 1)
+
+
+class HeadConditionedUNet(nn.Module):
+    """U-Net trunk with a hypernetwork that makes the last layer from the asked label.
+
+    Cubes of ``stem`` voxels a side become channels at the entrance, and the last layer gives one logit for each
+    voxel of the cube, so all arithmetic happens on a grid ``stem`` times as coarse as image and result.
+
+    Parameters
+    ----------
+    n_labels
+        Number of conditions.
+    channels
+        Channels of each level of the trunk; the first is also what the label-specific last layer reads.
+    stem
+        Side of the cubes in voxels.
+    """
+
+    def __init__(self, n_labels: int, channels: Sequence[int] = (32, 48, 96, 128), stem: int = 2) -> None:
+        super().__init__()
+        self.n_labels, self.stem, self.features = n_labels, stem, channels[0]
+        self.down = nn.ModuleList()
+        before = stem**3
+        for c in channels:
+            self.down.append(nn.Sequential(_Block(before, c), _Block(c, c)))
+            before = c
+        self.lift = nn.ModuleList()
+        self.up = nn.ModuleList()
+        for deep, c in zip(list(channels)[:0:-1], list(channels)[-2::-1], strict=True):
+            self.lift.append(Pointwise(deep, c))
+            self.up.append(nn.Sequential(_Block(c, c), _Block(c, c)))
+        self.conditioner = Conditioner(n_labels, [stem**3 * (self.features + 1)])
+        with torch.no_grad():
+            self.conditioner.outputs[0].bias[-(stem**3) :] = -2.0
+
+    @property
+    def divisor(self) -> int:
+        """What each side of the image must be divisible by."""
+        return int(self.stem * 2 ** (len(self.down) - 1))
+
+    def trunk(self, image: torch.Tensor) -> torch.Tensor:
+        """Compute what all labels share: (B, 1, *spatial) -> (B, features, *spatial / stem)."""
+        x = space_to_depth(image, self.stem).contiguous(memory_format=torch.channels_last_3d)
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.max_pool3d(x, 2))
+            skips.append(x)
+        for lift, block, skip in zip(self.lift, self.up, skips[-2::-1], strict=True):
+            x = block(F.interpolate(lift(x), scale_factor=2, mode="nearest") + skip)
+        return x
+
+    def cell_logits(self, cells: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        """Apply the last layer of each asked label to some cells of the trunk.
+
+        Parameters
+        ----------
+        cells
+            (N, features), cells taken from the trunk's output.
+        conditions
+            (L, n_labels) one-hot rows.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, (N, stem ** 3, L): the cube of voxels of each cell, C order.
+        """
+        made = self.conditioner(conditions)[0]
+        size = self.stem**3
+        weights = made[:, :-size].reshape(len(made), self.features, size).permute(1, 2, 0).reshape(self.features, -1)
+        return torch.addmm(made[:, -size:].T.reshape(-1), cells, weights).reshape(len(cells), size, len(made))
+
+    def label_logits(self, trunk: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        """Apply the last layer of each asked label to a trunk output: (1, features, *coarse) -> (1, L, *spatial)."""
+        logits = self.cell_logits(trunk[0].movedim(0, -1).reshape(-1, self.features), conditions)
+        return depth_to_space(logits.permute(2, 1, 0).reshape(1, -1, *trunk.shape[2:]), self.stem)
+
+    def forward(self, image: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        """Segment the asked labels: image (B, 1, *spatial), conditions (L, n_labels) -> logits (B, L, *spatial)."""
+        return torch.cat([self.label_logits(one[None], conditions) for one in self.trunk(image)])

@@ -1,0 +1,78 @@
+"""HyperMorph: registration whose regularisation weight is an input (Hoopes et al. 2022)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from hyperprep.exceptions import WeightsError
+from hyperprep.models.nets.registration_unet import RegistrationUNet
+from hyperprep.models.nets.unrolled import UnrolledMatching
+from hyperprep.models.nn.hyper import Hyper
+from hyperprep.models.nn.warp import integrate
+
+
+def primary_network(kind: str, **options: Any) -> nn.Module:
+    """Make a primary registration network by name: ``unet`` (the paper's) or ``unrolled``.
+
+    Raises
+    ------
+    WeightsError
+        When the name is not known.
+    """
+    if kind == "unet":
+        return RegistrationUNet(**options)
+    if kind == "unrolled":
+        return UnrolledMatching(**options)
+    raise WeightsError(f"Unknown primary registration network {kind!r}; known: unet, unrolled.")
+
+
+class HyperMorph(nn.Module):
+    """A primary registration network under a hypernetwork.
+
+    Parameters
+    ----------
+    primary
+        Network from (fixed, moving) to a velocity on a grid twice as coarse.
+    n_hyper
+        Number of hyperparameters; the first is lambda.
+    """
+
+    def __init__(self, primary: nn.Module, n_hyper: int = 1) -> None:
+        super().__init__()
+        self.hyper = Hyper(primary, n_hyper)
+
+    @classmethod
+    def from_description(cls, description: Mapping[str, Any]) -> HyperMorph:
+        """Make the network that a manifest entry's ``network`` describes."""
+        return cls(
+            primary_network(description["primary"], **description.get("options", {})),
+            description.get("n_hyper", 1),
+        )
+
+    def forward(self, fixed: torch.Tensor, moving: torch.Tensor, hyper: torch.Tensor) -> torch.Tensor:
+        """Give the stationary velocity.
+
+        Parameters
+        ----------
+        fixed, moving
+            (B, 1, *spatial) in [0, 1].
+        hyper
+            (n_hyper,) in [0, 1].
+
+        Returns
+        -------
+        torch.Tensor
+            (B, 3, *spatial / 2), voxels of that grid; sampling the moving image at x + integrate(velocity) aligns it with the
+            fixed one, integrate(-velocity) is the inverse.
+        """
+        velocity: torch.Tensor = self.hyper(hyper, fixed, moving)
+        return velocity
+
+    @staticmethod
+    def displacement(velocity: torch.Tensor, *, inverse: bool = False, steps: int = 6) -> torch.Tensor:
+        """Integrate the velocity, (B, 3, *coarse) voxels, or its negative."""
+        return integrate(-velocity if inverse else velocity, steps=steps)

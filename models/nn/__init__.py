@@ -1,0 +1,1 @@
+"""Layers: feature-wise modulation, hypernetworks, warping and integration."""

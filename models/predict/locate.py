@@ -1,0 +1,171 @@
+"""Find the brain and its structures, roughly, in a head at any position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nb
+import numpy as np
+import torch
+
+from hyperprep.exceptions import ScanError
+from hyperprep.models.nets.build import load_network
+from hyperprep.models.nets.head_unet import HeadConditionedUNet
+from hyperprep.models.predict.device import pick_device, torch_threads
+from hyperprep.models.predict.sampling import largest_component, lattice_grid, sample_averaged, sample_volumes
+from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.images import robust_rescale
+from hyperprep.models.weights import WeightsEntry, find_weights
+
+MIN_BRAIN_ML = 250.0
+"""A brain mask smaller than this means that no brain was found."""
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the brain is.
+
+    Attributes
+    ----------
+    mask
+        Rough brain mask on the scan's own grid, uint8.
+    centroids
+        Centre of each structure found, FreeSurfer number to (3,) RAS mm of the scan.
+    template_centroids
+        Mean centre of the same structures in the template frame, RAS mm.
+    volumes_ml
+        Rough volume of each structure found and of the "brain" (key 0), ml.
+    weights_sha256
+        Digest of the weights used.
+    """
+
+    mask: nb.Nifti1Image
+    centroids: dict[int, np.ndarray]
+    template_centroids: dict[int, np.ndarray]
+    volumes_ml: dict[int, float]
+    weights_sha256: str
+
+
+def _foreground_centre(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    step = max(1, round(max(data.shape) / 96))
+    small = data[::step, ::step, ::step]
+    bright = small > np.quantile(small, 0.25) + 0.2 * (np.quantile(small, 0.98) - np.quantile(small, 0.25))
+    voxels = np.argwhere(bright).mean(axis=0) * step
+    return np.asarray(affine[:3, :3] @ voxels + affine[:3, 3])
+
+
+def locate(
+    scan: nb.Nifti1Image,
+    *,
+    weights: str | Path | None = None,
+    weights_dir: str | Path | None = None,
+    device: str = "cpu",
+    num_threads: int | None = None,
+) -> Location:
+    """Find brain and structures in a head scan of any contrast, position and size.
+
+    Parameters
+    ----------
+    scan
+        Three-dimensional image; its header must tell right from left.
+    weights, weights_dir
+        Where the ``locate`` weights are looked for first.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    num_threads
+        Processor threads; torch's own number when not given.
+
+    Returns
+    -------
+    Location
+        Mask, centroids and volumes.
+
+    Raises
+    ------
+    ScanError
+        When no brain is found.
+    WeightsError, DeviceError
+        When weights or device are not there.
+    """
+    entry = find_weights("locate", path=weights, weights_dir=weights_dir)
+    data = scan.get_fdata(dtype=np.float32)
+    centre = _foreground_centre(data, scan.affine)
+    grid = lattice_grid(entry.metadata["grid"])
+    middle = grid.to_world((np.array(grid.shape)[None] - 1) / 2)[0]
+    with torch_threads(num_threads), torch.inference_mode():
+        network = load_network(entry).to(pick_device(device))
+        assert isinstance(network, HeadConditionedUNet)
+        for _ in range(2):  # the second time around the brain that the first one found
+            to_scan = np.eye(4)
+            to_scan[:3, 3] = centre - middle
+            values = sample_averaged(scan, grid, to_scan)
+            inside = values > 0.1 * np.quantile(values, 0.99)
+            brain, probability = _predict(network, entry, values, inside)
+            if brain.sum() < 50:
+                break
+            brain, probability = _predict(network, entry, values, brain)
+            if brain.any():
+                centre = grid.to_world(np.argwhere(brain).mean(axis=0)[None])[0] + to_scan[:3, 3]
+        voxel_ml = abs(np.linalg.det(grid.affine[:3, :3])) / 1e3
+        if brain.sum() * voxel_ml < MIN_BRAIN_ML:
+            raise ScanError(
+                f"No brain was found: the largest region that looks like one has {brain.sum() * voxel_ml:.0f} ml. Check that the file "
+                "is a head scan with right header axes, or give a brain mask as a derivative."
+            )
+        mask = _mask_on(Grid.of(scan), grid, to_scan, probability[0], brain)
+    centroids, volumes = _centroids(entry, grid, to_scan, probability.cpu().numpy(), brain)
+    volumes[0] = float(brain.sum() * voxel_ml)
+    stored = {int(k): np.array(v) for k, v in entry.metadata["template_centroids"].items()}
+    return Location(mask, centroids, {k: stored[k] for k in centroids}, volumes, entry.sha256)
+
+
+def _predict(
+    network: HeadConditionedUNet, entry: WeightsEntry, values: np.ndarray, inside: np.ndarray
+) -> tuple[np.ndarray, torch.Tensor]:
+    """Give the brain mask and probabilities, brain first, then every structure, on the network's grid."""
+    labels = list(entry.metadata["labels"])
+    asked = [labels.index("brain"), *(i for i, name in enumerate(labels) if name.isdecimal())]
+    where = next(network.parameters()).device
+    image = torch.from_numpy(robust_rescale(values, inside))[None, None].to(where)
+    probability = torch.sigmoid(network(image, torch.eye(len(labels), device=where)[asked]))[0]
+    return largest_component(probability[0].cpu().numpy() > 0.5), probability
+
+
+def _mask_on(
+    target: Grid, grid: Grid, to_scan: np.ndarray, probability: torch.Tensor, brain: np.ndarray
+) -> nb.Nifti1Image:
+    """Bring the brain mask onto the scan's grid, cut where the interpolated probability is one half."""
+    from scipy import ndimage
+
+    kept = probability.cpu() * torch.from_numpy(ndimage.binary_dilation(brain, iterations=1))
+    out = np.zeros(target.shape, np.uint8)
+    shift = np.linalg.inv(to_scan)
+    for first in range(target.shape[0]):
+        voxels = np.stack(
+            np.meshgrid([first], *(np.arange(n) for n in target.shape[1:]), indexing="ij"), -1
+        ).reshape(-1, 3)
+        points = target.to_world(voxels) + shift[:3, 3]
+        out[first] = (sample_volumes(kept[None], grid, points)[0] > 0.5).numpy().reshape(target.shape[1:])
+    return nb.Nifti1Image(out, target.affine)
+
+
+def _centroids(
+    entry: WeightsEntry, grid: Grid, to_scan: np.ndarray, probability: np.ndarray, brain: np.ndarray
+) -> tuple[dict[int, np.ndarray], dict[int, float]]:
+    """Give centre and volume of every structure of which enough was found."""
+    numbers = [int(name) for name in entry.metadata["labels"] if name.isdecimal()]
+    best = probability[1:].argmax(axis=0)
+    voxel_ml = abs(np.linalg.det(grid.affine[:3, :3])) / 1e3
+    centroids, volumes = {}, {}
+    for place, number in enumerate(numbers):
+        found = (best == place) & (probability[place + 1] > 0.3) & brain
+        if found.sum() < 4 or number == 24:
+            continue
+        voxels = np.argwhere(found)
+        weight = probability[place + 1][found]
+        centroids[number] = (
+            grid.to_world((voxels * weight[:, None]).sum(0)[None] / weight.sum())[0] + to_scan[:3, 3]
+        )
+        volumes[number] = float(found.sum() * voxel_ml)
+    return centroids, volumes

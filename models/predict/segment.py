@@ -1,0 +1,239 @@
+"""Conditional segmentation of a scan: just the regions asked for, on the scan's own grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nb
+import numpy as np
+import torch
+
+from hyperprep.exceptions import ScanError
+from hyperprep.models.nets.build import load_network
+from hyperprep.models.nets.head_unet import HeadConditionedUNet
+from hyperprep.models.predict.device import pick_device, torch_threads
+from hyperprep.models.predict.sampling import largest_component, lattice_grid, sample_averaged, sample_volumes
+from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.images import robust_rescale
+from hyperprep.models.spatial.labels import LEAVES, TISSUES, Region, resolve_labels
+from hyperprep.models.spatial.transforms import resample
+from hyperprep.models.weights import WeightsEntry, find_weights
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented scan; every image lies on the scan's own grid.
+
+    Attributes
+    ----------
+    dseg
+        int16, FreeSurfer numbers of the leaf regions asked for, each voxel at most one.
+    mask
+        uint8 brain mask.
+    tissues
+        "GM", "WM", "CSF": float32 probabilities.
+    probsegs
+        Probability of each region asked for, by name; filled on request.
+    regions
+        uint8 mask of each super-region asked for, by name.
+    volumes
+        One row per region asked for: index, name, volume_mm3 (from probabilities).
+    metadata
+        Digest of the weights, grid, number of voxels labelled.
+    """
+
+    dseg: nb.Nifti1Image
+    mask: nb.Nifti1Image
+    tissues: dict[str, nb.Nifti1Image]
+    probsegs: dict[str, nb.Nifti1Image]
+    regions: dict[str, nb.Nifti1Image]
+    volumes: list[dict[str, Any]]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def segment(
+    scan: nb.Nifti1Image,
+    *,
+    template2scan: np.ndarray,
+    labels: Iterable[str] = ("all",),
+    mask: nb.Nifti1Image | None = None,
+    trust_mask: bool = False,
+    probabilities: bool = False,
+    weights: str | Path | None = None,
+    weights_dir: str | Path | None = None,
+    device: str = "cpu",
+    num_threads: int | None = None,
+) -> Segmentation:
+    """Segment the regions asked for.
+
+    Parameters
+    ----------
+    scan
+        Three-dimensional image of any contrast on any grid.
+    template2scan
+        (4, 4) point map from the template frame to the scan, RAS mm: the affine prealignment.
+    labels
+        Names, FreeSurfer numbers, super-regions or ``all``; see ``hyperprep.models.spatial.labels``.
+    mask
+        Brain mask on the scan's grid; a rough one is enough, intensities are rescaled in it.
+    trust_mask
+        Take ``mask`` as the brain mask of the result, and nothing outside it.
+    probabilities
+        Also give the probability of each region.
+    weights, weights_dir, device, num_threads
+        As in :func:`hyperprep.models.predict.locate.locate`.
+
+    Returns
+    -------
+    Segmentation
+        Labels, masks, tissues and volumes.
+
+    Raises
+    ------
+    UsageError
+        When a label is not known.
+    ScanError
+        When no brain is found in the template frame: the prealignment failed.
+    """
+    asked = resolve_labels(labels)
+    entry = find_weights("segment", path=weights, weights_dir=weights_dir)
+    grid = lattice_grid(entry.metadata["grid"])
+    with torch_threads(num_threads), torch.inference_mode():
+        network = load_network(entry).to(pick_device(device))
+        assert isinstance(network, HeadConditionedUNet)
+        values = sample_averaged(scan, grid, template2scan)
+        inside = (
+            None
+            if mask is None
+            else resample(mask, grid, [template2scan], interpolation="nearest").get_fdata() > 0
+        )
+        if inside is not None and not inside.any():
+            raise ScanError(
+                "The brain mask does not overlap the brain's place in the template: the affine alignment or the mask is wrong."
+            )
+        if trust_mask and inside is not None:
+            values = values * inside
+        numbers = tuple(region.index for region in LEAVES)
+        brain, leaves = _predict(network, entry, values, inside, numbers)
+        if brain.sum() * abs(np.linalg.det(grid.affine[:3, :3])) < 250_000:
+            raise ScanError(
+                "No brain was found where the affine alignment puts it. Look at the alignment in the report."
+            )
+        result = _Result(Grid.of(scan), grid, template2scan, numbers, brain, leaves)
+        given = np.asanyarray(mask.dataobj) > 0 if trust_mask and mask is not None else None
+        return result.finish(asked, given, probabilities, entry)
+
+
+def _predict(
+    network: HeadConditionedUNet,
+    entry: WeightsEntry,
+    values: np.ndarray,
+    inside: np.ndarray | None,
+    numbers: Sequence[int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give brain probability (largest part only) and leaf probabilities (L, *grid), which sum to at most one."""
+    names = list(entry.metadata["labels"])
+    where = next(network.parameters()).device
+    foreground = values > 0.1 * np.quantile(values, 0.99) if inside is None else inside
+    for turn in range(2 if inside is None else 1):
+        image = torch.from_numpy(robust_rescale(values, foreground))[None, None].to(where)
+        trunk = network.trunk(image)
+        rows = torch.eye(len(names), device=where)
+        brain = torch.sigmoid(network.label_logits(trunk, rows[[names.index("brain")]]))[0, 0]
+        if turn == 0 and inside is None:
+            foreground = largest_component(brain.cpu().numpy() > 0.5)
+    logits = network.label_logits(trunk, rows[[names.index(str(n)) for n in numbers]])[0]
+    leaves = torch.softmax(logits, dim=0)
+    kept = torch.from_numpy(largest_component(brain.cpu().numpy() > 0.5)).to(where)
+    near = torch.nn.functional.max_pool3d(kept[None, None].float(), 3, 1, 1)[0, 0]
+    return brain * near, leaves
+
+
+@dataclass
+class _Result:
+    """Network results on their way to the scan's own grid."""
+
+    target: Grid
+    grid: Grid
+    template2scan: np.ndarray
+    numbers: tuple[int, ...]
+    brain: torch.Tensor
+    leaves: torch.Tensor
+
+    def _slabs(self) -> Iterable[tuple[slice, np.ndarray]]:
+        to_template = np.linalg.inv(self.template2scan)
+        planes = max(1, 400_000 // int(np.prod(self.target.shape[1:])))
+        for start in range(0, self.target.shape[0], planes):
+            slab = slice(start, min(start + planes, self.target.shape[0]))
+            axes = [np.arange(slab.start, slab.stop), *(np.arange(n) for n in self.target.shape[1:])]
+            voxels = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+            points = self.target.to_world(voxels)
+            yield slab, points @ to_template[:3, :3].T + to_template[:3, 3]
+
+    def finish(
+        self, asked: tuple[Region, ...], given: np.ndarray | None, probabilities: bool, entry: WeightsEntry
+    ) -> Segmentation:
+        """Interpolate inside the brain, decide each voxel, measure."""
+        shape = self.target.shape
+        mask, dseg = np.zeros(shape, np.uint8), np.zeros(shape, np.int16)
+        wanted = [region for region in asked if not region.is_leaf] if not probabilities else list(asked)
+        soft = {region.name: np.zeros(shape, np.float32) for region in wanted}
+        tissues = {name: np.zeros(shape, np.float32) for name in TISSUES}
+        leaf_index = np.array([r.index for r in asked if r.is_leaf])
+        table = torch.tensor(self.numbers, dtype=torch.int16, device=self.leaves.device)
+        members = {name: self._rows(numbers) for name, numbers in TISSUES.items()}
+        members |= {region.name: self._rows(region.numbers) for region in wanted}
+        whole = {"brain"} & set(soft)
+        for slab, points in self._slabs():
+            brain = sample_volumes(self.brain[None], self.grid, points)[0]
+            inside = brain > 0.5 if given is None else torch.from_numpy(given[slab].ravel()).to(brain.device)
+            if not inside.any():
+                continue
+            chosen = inside.cpu().numpy()
+            leaves = sample_volumes(self.leaves, self.grid, points[chosen])
+            mask[slab].reshape(-1)[chosen] = 1
+            best = table[leaves.argmax(dim=0)].cpu().numpy()
+            dseg[slab].reshape(-1)[chosen] = np.where(np.isin(best, leaf_index), best, 0)
+            for collection in (tissues, soft):
+                for name, volume in collection.items():
+                    value = (
+                        torch.ones(int(inside.sum()))
+                        if name in whole
+                        else leaves[members[name]].sum(dim=0).cpu()
+                    )
+                    volume[slab].reshape(-1)[chosen] = value.numpy()
+        voxel = float(abs(np.linalg.det(self.target.affine[:3, :3])))
+        return Segmentation(
+            dseg=self._image(dseg),
+            mask=self._image(mask),
+            tissues={k: self._image(v) for k, v in tissues.items()},
+            probsegs={k: self._image(v) for k, v in soft.items()} if probabilities else {},
+            regions={
+                r.name: self._image((soft[r.name] > 0.5).astype(np.uint8)) for r in asked if not r.is_leaf
+            },
+            volumes=self._volumes(asked, mask.sum() * voxel),
+            metadata={
+                "weights_sha256": entry.sha256,
+                "weights": entry.name,
+                "resolution_mm": float(self.grid.spacing[0]),
+            },
+        )
+
+    def _rows(self, numbers: Sequence[int]) -> list[int]:
+        return [self.numbers.index(n) for n in numbers]
+
+    def _volumes(self, asked: tuple[Region, ...], mask_mm3: float) -> list[dict[str, Any]]:
+        """Volumes from probabilities on the network's grid, scaled by the prealignment's determinant."""
+        voxel = float(abs(np.linalg.det(self.grid.affine[:3, :3] @ self.template2scan[:3, :3])))
+        sums = (self.leaves * (self.brain > 0.5)).flatten(1).sum(1).double().cpu().numpy() * voxel
+        rows = []
+        for region in asked:
+            value = mask_mm3 if region.name == "brain" else sums[self._rows(region.numbers)].sum()
+            rows.append({"index": region.index, "name": region.name, "volume_mm3": round(float(value), 1)})
+        return rows
+
+    def _image(self, data: np.ndarray) -> nb.Nifti1Image:
+        return nb.Nifti1Image(data, self.target.affine)

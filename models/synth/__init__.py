@@ -1,0 +1,1 @@
+"""Synthetic training images from label maps: ``draw`` picks parameters, ``apply`` turns them into tensors."""

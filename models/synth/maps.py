@@ -1,0 +1,134 @@
+"""Training label maps in the template frame, and how their labels become targets and tissues."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hyperprep.exceptions import NoInputError
+
+ORIGIN_MM = (-96.0, -132.0, -78.0)
+"""First voxel centre of the template-frame maps (RAS mm); their spacing is 1 mm."""
+
+MERGED = {5: 4, 44: 43, 25: 2, 57: 41, 30: 2, 62: 41}
+"""FreeSurfer numbers that are trained as part of another structure (inferior horns, lesions, vessels)."""
+
+_PAIRS = (
+    (2, 41),
+    (3, 42),
+    (4, 43),
+    (7, 46),
+    (8, 47),
+    (10, 49),
+    (11, 50),
+    (12, 51),
+    (13, 52),
+    (17, 53),
+    (18, 54),
+    (26, 58),
+    (28, 60),
+    (5, 44),
+    (25, 57),
+    (30, 62),
+    (136, 137),
+    (163, 164),
+)
+
+TISSUE_GROUPS: dict[str, tuple[int, ...]] = {
+    "white": (2, 41),
+    "cortex": (3, 42),
+    "csf": (24,),
+    "ventricle": (4, 43, 5, 44, 14, 15, 72),
+    "cerebellar_white": (7, 46),
+    "cerebellar_cortex": (8, 47),
+    "thalamus": (10, 49),
+    "caudate": (11, 50, 26, 58),
+    "putamen": (12, 51),
+    "pallidum": (13, 52),
+    "brainstem": (16, 28, 60),
+    "hippocampus": (17, 53, 18, 54),
+    "lesion": (25, 57),
+    "vessel": (30, 62),
+    "other": (85, 136, 137, 163, 164),
+}
+"""Structures that share one intensity distribution in a synthetic image (left and right alike)."""
+
+
+def mirrored(number: int) -> int:
+    """Give the FreeSurfer number of the same structure in the other hemisphere.
+
+    >>> mirrored(17), mirrored(53), mirrored(16)
+    (53, 17, 16)
+    """
+    for left, right in _PAIRS:
+        if number == left:
+            return right
+        if number == right:
+            return left
+    return number
+
+
+@dataclass(frozen=True)
+class LabelMaps:
+    """Label maps resampled into the template frame at 1 mm.
+
+    Attributes
+    ----------
+    maps
+        (n, 192, 224, 192) uint8, index of each voxel's label.
+    brain
+        (n, 192, 224, 192) uint8 0/1, closed brain mask of each map.
+    numbers
+        FreeSurfer number of each index; >= 500 is extracerebral tissue.
+    """
+
+    maps: torch.Tensor
+    brain: torch.Tensor
+    numbers: tuple[int, ...]
+
+    def lookup(self, structures: tuple[int, ...]) -> torch.Tensor:
+        """Make the table from label index to 1 + position in ``structures`` (0: none of them), merging per MERGED."""
+        order = {number: place + 1 for place, number in enumerate(structures)}
+        return torch.tensor([order.get(MERGED.get(n, n), 0) for n in self.numbers], dtype=torch.uint8)
+
+    def mirror_table(self) -> torch.Tensor:
+        """Make the table from label index to the index of the structure in the other hemisphere."""
+        place = {number: i for i, number in enumerate(self.numbers)}
+        return torch.tensor(
+            [place.get(mirrored(n), i) for i, n in enumerate(self.numbers)], dtype=torch.uint8
+        )
+
+    def groups(self) -> torch.Tensor:
+        """Give each label index its intensity group: background 0, then TISSUE_GROUPS, then one per extracerebral label."""
+        names = list(TISSUE_GROUPS)
+        table, extra = [], len(names) + 1
+        for number in self.numbers:
+            group = next((names.index(k) + 1 for k, v in TISSUE_GROUPS.items() if number in v), 0)
+            if number >= 500:
+                group, extra = extra, extra + 1
+            table.append(group)
+        return torch.tensor(table, dtype=torch.long)
+
+
+def load_maps(path: str | Path) -> LabelMaps:
+    """Load label maps prepared by ``hyperprep.models.train.prepare``.
+
+    Raises
+    ------
+    NoInputError
+        When the file is not there.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise NoInputError(
+            f"No prepared label maps at {path}. Make them with: python -m hyperprep.models.train prepare LABELMAPS.npz {path}"
+        )
+    with np.load(path) as stored:
+        return LabelMaps(
+            maps=torch.from_numpy(stored["maps"]),
+            brain=torch.from_numpy(np.unpackbits(stored["brain"], axis=-1)[..., : stored["maps"].shape[-1]]),
+            numbers=tuple(int(n) for n in stored["numbers"]),
+        )

@@ -1,0 +1,89 @@
+"""Read a training configuration: which network, which images, how long."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from hyperprep.exceptions import UsageError
+from hyperprep.models.synth.apply import Lattice
+from hyperprep.models.synth.draw import SynthSpec
+from hyperprep.models.synth.maps import LabelMaps
+from hyperprep.models.train.loop import Schedule, Task
+
+NETWORKS = ("locate", "segment", "hypermorph")
+_TOP = {"network", "seed", "steps", "max_minutes", "learning_rate", "lattice", "model", "images"}
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Read and check a TOML training configuration; a bare name means one of the configurations that ship.
+
+    Raises
+    ------
+    UsageError
+        When the file is not there or holds a key or network that is not known.
+    """
+    path = Path(path)
+    if not path.exists():
+        shipped = Path(__file__).parent / "configs" / f"{path}.toml"
+        if not shipped.exists():
+            names = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.toml")))
+            raise UsageError(f"No training configuration {path}. Give a TOML file or one of: {names}.")
+        path = shipped
+    config = tomllib.loads(path.read_text())
+    unknown = set(config) - _TOP
+    if unknown or config.get("network") not in NETWORKS:
+        raise UsageError(
+            f"{path}: unknown keys {sorted(unknown)} or network {config.get('network')!r}; known networks: {NETWORKS}."
+        )
+    return config
+
+
+def lattice_of(config: dict[str, Any]) -> Lattice:
+    """Make the network's lattice."""
+    given = config["lattice"]
+    return Lattice(tuple(given["shape"]), float(given["spacing_mm"]), tuple(given["origin_mm"]))
+
+
+def spec_of(config: dict[str, Any]) -> SynthSpec:
+    """Make the ranges of the synthetic images.
+
+    Raises
+    ------
+    UsageError
+        When a key is no field of :class:`SynthSpec`.
+    """
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in config.get("images", {}).items()}
+    unknown = set(given) - {f.name for f in fields(SynthSpec)}
+    if unknown:
+        raise UsageError(
+            f"[images] has unknown keys {sorted(unknown)}; known: {sorted(f.name for f in fields(SynthSpec))}."
+        )
+    return SynthSpec(**given)
+
+
+def schedule_of(config: dict[str, Any], *, max_minutes: float | None = None) -> Schedule:
+    """Make the schedule; ``max_minutes`` overrides the configuration's."""
+    minutes = config.get("max_minutes") if max_minutes is None else max_minutes
+    return Schedule(
+        steps=int(config.get("steps", 60_000)),
+        learning_rate=float(config.get("learning_rate", 1e-3)),
+        seed=int(config.get("seed", 0)),
+        **({} if minutes is None else {"max_seconds": 60.0 * float(minutes)}),
+    )
+
+
+def task_of(config: dict[str, Any], maps: LabelMaps, device: str) -> Task:
+    """Make the task of the configured network."""
+    model = {k: tuple(v) if isinstance(v, list) else v for k, v in config.get("model", {}).items()}
+    if config["network"] == "hypermorph":
+        from hyperprep.models.train.registration import RegistrationTask
+
+        return RegistrationTask(maps, lattice_of(config), spec_of(config), device=device, **model)
+    from hyperprep.models.train.segmentation import SegmentationTask
+
+    return SegmentationTask(
+        maps, lattice_of(config), spec_of(config), name=config["network"], device=device, **model
+    )

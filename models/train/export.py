@@ -1,0 +1,145 @@
+"""Write trained weights for shipping: fp16 safetensors, manifest entry, model card."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hyperprep.exceptions import NoInputError
+from hyperprep.models.weights import resolver
+
+_CAPABILITY = {
+    "locate": "Rough whole-head segmentation at any position: brain mask and label centroids for affine prealignment",
+    "segment": "Conditional whole-brain segmentation (CoNeMOS conditioning)",
+    "hypermorph": "Deformable registration with the regularisation weight as input (HyperMorph)",
+}
+_DATA = "20 adult head label maps of the SynthSeg project, images synthesised from them; no real image"
+
+
+def _describe(config: dict[str, Any]) -> dict[str, Any]:
+    """Give the part of the manifest entry that depends on the network."""
+    entry: dict[str, Any] = {
+        "grid": {"orientation": "RAS", **config["lattice"]},
+        "intensity": "0.5 and 99.5 percentile inside the brain to 0 and 1, clipped",
+        "network": {"kind": config["network"], **config.get("model", {})},
+    }
+    if config["network"] in ("locate", "segment"):
+        from hyperprep.models.train.segmentation import REGIONS, STRUCTURES
+
+        entry["labels"] = [str(n) for n in STRUCTURES] + list(REGIONS)
+    return entry
+
+
+def centroids_of_maps(maps_file: Path) -> dict[str, list[float]]:
+    """Give the mean centroid of every structure over the prepared label maps, RAS mm in the template frame."""
+    import numpy as np
+    from scipy import ndimage
+
+    from hyperprep.models.synth.maps import ORIGIN_MM, load_maps
+    from hyperprep.models.train.segmentation import STRUCTURES
+
+    maps = load_maps(maps_file)
+    table = maps.lookup(STRUCTURES).numpy()
+    sums = []
+    for one in maps.maps.numpy():
+        structure = table[one]
+        sums.append(ndimage.center_of_mass(np.ones_like(structure), structure, range(1, len(STRUCTURES) + 1)))
+    mean = np.nanmean(np.array(sums), axis=0) + np.array(ORIGIN_MM)
+    return {str(n): [round(float(v), 2) for v in row] for n, row in zip(STRUCTURES, mean, strict=True)}
+
+
+def export(
+    run_dir: str | Path,
+    *,
+    out_dir: str | Path | None = None,
+    scores: dict[str, float] | None = None,
+    maps_file: str | Path | None = None,
+) -> Path:
+    """Export a finished run.
+
+    Parameters
+    ----------
+    run_dir
+        Folder of the run: ``model.pt`` (or ``checkpoint.pt``) and ``config.toml``.
+    out_dir
+        Folder of weights and manifest; the package's own when not given.
+    scores
+        Measured figures to write beside the validation ones of the run.
+    maps_file
+        Prepared label maps, for the centroids that the ``locate`` network's user needs.
+
+    Returns
+    -------
+    pathlib.Path
+        The ``.safetensors`` file.
+
+    Raises
+    ------
+    NoInputError
+        When the run has no model yet.
+    """
+    from safetensors.torch import save_file
+
+    run_dir, out = Path(run_dir), Path(out_dir) if out_dir is not None else resolver.package_dir()
+    source = next((run_dir / n for n in ("model.pt", "checkpoint.pt") if (run_dir / n).exists()), None)
+    if source is None or not (run_dir / "config.toml").exists():
+        raise NoInputError(f"{run_dir} holds no trained network (model.pt and config.toml). Train it first.")
+    stored = torch.load(source, map_location="cpu", weights_only=True)
+    config = tomllib.loads((run_dir / "config.toml").read_text())
+    name = config["network"]
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{name}.safetensors"
+    partial = out / f".{name}.{os.getpid()}.safetensors"
+    save_file({k: v.half().contiguous() for k, v in stored["average"].items()}, partial)
+    os.replace(partial, file)
+    history = [json.loads(line) for line in (run_dir / "curve.jsonl").read_text().splitlines()]
+    validation = next((row for row in reversed(history) if any(k.startswith("val_") for k in row)), {})
+    entry = {
+        "file": file.name,
+        "sha256": resolver.digest(file),
+        "bytes": file.stat().st_size,
+        "capability": _CAPABILITY[name],
+        **_describe(config),
+        "command": f"python -m hyperprep.models.train run {name} --maps MAPS --max-time {stored['seconds'] / 60:.0f}",
+        "seed": config.get("seed", 0),
+        "steps": stored["step"],
+        "training_seconds": round(stored["seconds"]),
+        "data": _DATA,
+        "data_licence": "Apache-2.0",
+        "licence": "Apache-2.0",
+        "scores": {**{k: v for k, v in validation.items() if k.startswith("val_")}, **(scores or {})},
+        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+    }
+    if maps_file is not None and name == "locate":
+        entry["template_centroids"] = centroids_of_maps(Path(maps_file))
+    manifest = resolver.read_manifest(out)
+    manifest[name] = entry
+    for path, text in (
+        (out / resolver.MANIFEST, json.dumps(manifest, indent=1) + "\n"),
+        (out / f"{name}.md", model_card(name, entry)),
+    ):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    return file
+
+
+def model_card(name: str, entry: dict[str, Any]) -> str:
+    """Write the model card of a manifest entry in Markdown."""
+    scores = "\n".join(f"| {key} | {value:g} |" for key, value in sorted(entry["scores"].items()))
+    return (
+        f"# {name}\n\n{entry['capability']}.\n\n"
+        f"- File: `{entry['file']}`, {entry['bytes']} bytes, sha256 `{entry['sha256']}`\n"
+        f"- Grid: {entry['grid']}\n- Intensity: {entry['intensity']}\n- Network: {entry['network']}\n"
+        f"- Trained {entry['steps']} steps in {entry['training_seconds'] / 60:.0f} minutes on {entry['data']} "
+        f"(licence of the maps: {entry['data_licence']}), seed {entry['seed']}, {entry['date']}\n"
+        f"- Command: `{entry['command']}`\n- Licence: {entry['licence']}\n\n"
+        f"## Measured\n\n`val_*`: hard Dice on synthetic images of heads kept out of training.\n\n| figure | value |\n|---|---|\n{scores}\n\n"
+        "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
+    )

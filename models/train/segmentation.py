@@ -1,0 +1,145 @@
+"""Training task of the segmentation networks: whole-brain labels from synthetic heads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hyperprep.models.losses.dice import exclusive_loss, region_loss, soft_dice
+from hyperprep.models.nets.head_unet import HeadConditionedUNet, space_to_depth
+from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
+from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
+from hyperprep.models.synth.maps import LabelMaps
+
+LEFT = (2, 3, 4, 7, 8, 10, 11, 12, 13, 17, 18, 26, 28)
+RIGHT = (41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60)
+STRUCTURES = (*LEFT, 14, 15, 16, 24, *RIGHT)
+"""FreeSurfer numbers of the structures that the networks know, in the order of their conditions."""
+
+REGIONS: dict[str, tuple[int, ...]] = {
+    "brain": (),
+    "cerebrum": (2, 3, 4, 10, 11, 12, 13, 17, 18, 26, 28, 14, 41, 42, 43, 49, 50, 51, 52, 53, 54, 58, 60),
+    "cortex": (3, 42),
+    "white-matter": (2, 7, 41, 46),
+    "deep-grey": (10, 11, 12, 13, 26, 49, 50, 51, 52, 58),
+    "ventricles": (4, 43, 14, 15),
+    "cerebellum": (7, 8, 46, 47),
+}
+"""Super-regions that are conditions of their own, after the structures; "brain" is the closed mask."""
+
+
+@dataclass
+class SegmentationTask:
+    """Whole-brain segmentation with the label as the network's condition.
+
+    Attributes
+    ----------
+    maps
+        Label maps in the template frame; the last ``held_out`` of them only validate.
+    lattice
+        The network's grid.
+    spec
+        Ranges of the synthetic images.
+    cells_share
+        Share of the cells (cubes of ``stem`` voxels) on which the loss of one step is measured.
+    """
+
+    maps: LabelMaps
+    lattice: Lattice
+    spec: SynthSpec
+    name: str = "segment"
+    channels: tuple[int, ...] = (32, 48, 96, 128)
+    stem: int = 2
+    cells_share: float = 0.35
+    held_out: int = 2
+    device: str = "cpu"
+    conditions: tuple[str, ...] = field(
+        default=tuple(str(n) for n in STRUCTURES) + tuple(REGIONS), init=False
+    )
+
+    def __post_init__(self) -> None:
+        self._table = self.maps.lookup(STRUCTURES).to(self.device)
+        self._members = torch.zeros(len(REGIONS), len(STRUCTURES) + 1, device=self.device)
+        for row, numbers in enumerate(REGIONS.values()):
+            self._members[row, [STRUCTURES.index(n) + 1 for n in numbers]] = 1
+        self._groups = self.maps.groups().to(self.device)
+
+    def build(self) -> nn.Module:
+        """Make the network."""
+        return HeadConditionedUNet(len(self.conditions), self.channels, self.stem)
+
+    def example(
+        self, rng: np.random.Generator, *, index: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Make one synthetic image: image (*shape), structure (*shape; 1 + position, 0: none) and brain (*shape)."""
+        usable = len(self.maps.maps) - self.held_out
+        anatomy = draw_anatomy(rng, self.spec, usable, self.lattice.extent_mm, index=index)
+        contrast = draw_contrast(rng, self.spec, int(self._groups.max()) + 1)
+        sampling = sample_anatomy(
+            self.maps, anatomy, self.lattice, subsamples=self.spec.subsamples, seed=contrast.seed
+        )
+        image = render(sampling, self._groups, contrast, spacing=self.lattice.spacing)
+        return image, self._table[sampling.indices[0].long()], sampling.brain
+
+    def targets(self, structure: torch.Tensor, brain: torch.Tensor) -> torch.Tensor:
+        """Make the 0/1 target of every condition, (1, L, *shape)."""
+        leaves = F.one_hot(structure.long(), len(STRUCTURES) + 1).movedim(-1, 0)[1:].float()
+        regions = self._members[:, structure.long()]
+        regions[0] = brain
+        return torch.cat([leaves, regions])[None]
+
+    def batch(self, rng: np.random.Generator) -> Any:
+        """Draw one synthetic image with its structures and brain mask."""
+        return self.example(rng)
+
+    def one_hot(self, asked: list[int], device: torch.device | str) -> torch.Tensor:
+        """Make the condition rows (L, n conditions)."""
+        return torch.eye(len(self.conditions), device=device)[asked]
+
+    def loss(self, model: nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
+        """Softmax loss over background and structures plus region loss, on a random share of the cells."""
+        image, structure, brain = batch
+        assert isinstance(model, HeadConditionedUNet)
+        trunk = model.trunk(image[None, None])[0].movedim(0, -1).reshape(-1, model.features)
+        chosen = torch.randperm(len(trunk))[: int(self.cells_share * len(trunk))].to(image.device)
+        logits = model.cell_logits(trunk[chosen], self.one_hot(list(range(len(self.conditions))), image.device)).flatten(0, 1)
+        known, masks = (space_to_depth(v[None, None], self.stem)[0].flatten(1).T[chosen].flatten() for v in (structure, brain))
+        known = known.long()
+        regions = self._members.T[known]
+        regions[:, 0] = masks
+        n = len(STRUCTURES)
+        leaf = F.pad(logits[:, :n], (1, 0))
+        with torch.no_grad():
+            hard = leaf.argmax(1)
+            right = torch.bincount(known[hard == known], minlength=n + 1)
+            dice = 2 * right / (torch.bincount(hard, minlength=n + 1) + torch.bincount(known, minlength=n + 1)).clamp_min(1)
+            inside = logits[:, n] > 0
+            overlap = 2 * (inside * masks).sum() / (inside.sum() + masks.sum()).clamp_min(1)
+            figures = {"structures": float(dice[1:].mean()), "brain": float(overlap)}
+        return exclusive_loss(leaf, known) + region_loss(logits[:, n:], regions), figures
+
+    @torch.no_grad()
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Hard Dice on four synthetic images of the held-out heads."""
+        scores = []
+        asked = list(range(len(self.conditions)))
+        for seed in range(4):
+            rng = np.random.default_rng([12345, seed])
+            index = len(self.maps.maps) - 1 - seed % max(1, self.held_out)
+            image, structure, brain = self.example(rng, index=index)
+            logits = model(image[None, None], self.one_hot(asked, image.device))
+            leaf = torch.cat([torch.zeros_like(logits[:, :1]), logits[:, : len(STRUCTURES)]], dim=1).argmax(
+                1
+            )[0]
+            hard = self.targets(leaf, (logits[0, len(STRUCTURES)] > 0).float())
+            scores.append(soft_dice(hard, self.targets(structure, brain))[0])
+        mean = torch.stack(scores).mean(0)
+        return {
+            "mean": float(mean[: len(STRUCTURES)].mean()),
+            **{c: float(v) for c, v in zip(self.conditions, mean, strict=True)},
+        }
