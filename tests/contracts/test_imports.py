@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
+import importlib.metadata
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[2]
 
 GRAPHS = """
 import importlib, pkgutil, sys
@@ -58,6 +66,46 @@ def test_import_is_cheap_and_offline():
         "print('done')"
     )
     assert _fresh(code) == "done"
+
+
+def _declared(extra: str | None = None) -> set[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = project["optional-dependencies"][extra] if extra else project["dependencies"]
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def _imported(*folders: str) -> set[str]:
+    """Top-level modules that are imported anywhere, inside functions too."""
+    found = set()
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").partition(".")[0])
+    return found - sys.stdlib_module_names - {"hyperprep"}
+
+
+def _undeclared(modules: set[str], declared: set[str]) -> list[str]:
+    owners = importlib.metadata.packages_distributions()
+    return sorted(m for m in modules if not declared & {canonicalize_name(o) for o in owners.get(m, ())})
+
+
+def test_every_import_is_a_declared_dependency():
+    modules = _imported("bidsapp", "workflows", "interfaces", "models")
+    assert _undeclared(modules, _declared()) == []
+    assert _undeclared(_imported("tests"), _declared() | _declared("test")) == []
+
+
+def test_the_lock_pins_every_dependency_and_nothing_local():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    loose = [str(pin) for pin in pins if pin.url or [s.operator for s in pin.specifier] != ["=="]]
+    assert loose == []
+    assert [str(pin) for pin in pins if "+" in str(pin.specifier)] == []
+    assert "torch==2.13.0" in lines
+    names = {canonicalize_name(pin.name) for pin in pins}
+    assert (_declared() | _declared("test")) - names == set()
 
 
 def test_doctests(module_name):
