@@ -147,6 +147,36 @@ def defined(value: Any) -> Any:
     return value if isdefined(value) else None
 
 
+def read_affine(path: str | None) -> np.ndarray:
+    """Read a linear ITK transform as a point map.
+
+    Parameters
+    ----------
+    path
+        ITK transform file; None gives the identity.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``(4, 4)`` from the reference's space to the input's, RAS mm.
+
+    Raises
+    ------
+    ScanError
+        If the transform is not linear.
+    """
+    from hyperprep.exceptions import ScanError
+    from hyperprep.models.spatial.itk import affine_from_itk
+    from hyperprep.models.spatial.transforms import read_transform
+
+    if path is None:
+        return np.eye(4)
+    transform = read_transform(path)
+    if not transform.IsLinear():
+        raise ScanError(f"{path} is no linear transform: give the one of the affine alignment.")
+    return affine_from_itk(transform)
+
+
 def write_json(values: dict[str, Any], path: Path) -> str:
     """Write figures as JSON; numbers that are not finite become null.
 

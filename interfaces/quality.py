@@ -81,23 +81,22 @@ class CollectQuality(SimpleInterface):
 
     def _overlaps(self) -> dict[str, float]:
         """Dice with the template's structures, after the affine alignment and after the registration."""
+        import nibabel as nb
         import numpy as np
 
         from hyperprep.models.predict.volumes import mean_overlap, region_name
-        from hyperprep.models.spatial.images import read_dseg
         from hyperprep.models.spatial.measures import dice
 
         template = defined(self.inputs.template_dseg)
         if not template:
             return {}
-        fixed = read_dseg(template)
-        fixed_data = np.asanyarray(fixed.dataobj)
-        numbers = [int(number) for number in np.unique(fixed_data) if number]
+        fixed = np.asanyarray(nb.load(template).dataobj)
+        numbers = [int(number) for number in np.unique(fixed) if number]
         found: dict[str, float] = {}
         for key, path in (("dice_affine", self.inputs.dseg_affine), ("dice_mean", self.inputs.dseg_std)):
             if not defined(path):
                 continue
-            overlaps = dice(fixed_data, np.asanyarray(read_dseg(path, like=fixed).dataobj), numbers)
+            overlaps = dice(fixed, np.asanyarray(nb.load(path).dataobj), numbers)
             found[key] = mean_overlap(overlaps)
             if key == "dice_mean":
                 found.update({f"dice_{region_name(number)}": value for number, value in overlaps.items()})

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from nipype.interfaces.base import File, traits
 
 from hyperprep.interfaces.base import (
@@ -11,6 +10,7 @@ from hyperprep.interfaces.base import (
     _MetricsOutputSpec,
     _ModelInputSpec,
     defined,
+    read_affine,
     save_image,
     write_table,
 )
@@ -22,6 +22,11 @@ class _HyperMorphInputSpec(_ModelInputSpec):
     fixed2moving_xfm = File(
         exists=True,
         desc="ITK transform of the prealignment (a linear point map from fixed to moving); default: identity",
+    )
+    frame2fixed_xfm = File(
+        exists=True,
+        desc="ITK transform that brings the fixed image onto the template (a linear point map from template to "
+        "fixed); by default the fixed image lies in the template's frame",
     )
     fixed_mask = File(exists=True, desc="brain mask of the fixed image")
     moving_mask = File(exists=True, desc="brain mask of the moving image")
@@ -44,7 +49,9 @@ class _HyperMorphOutputSpec(_MetricsOutputSpec):
     )
     out_inverse_xfm = File(exists=True, desc="ITK composite that brings the fixed image onto the moving one")
     out_file = File(exists=True, desc="moving image on the fixed image's grid")
-    out_jacobian = File(exists=True, desc="Jacobian determinant of the deformation, without the prealignment")
+    out_jacobian = File(
+        exists=True, desc="Jacobian determinant of the deformation alone, on the network's grid"
+    )
     lambda_curve = File(exists=True, desc="TSV: lambda, Dice per region, similarity, regularity, chosen")
     lam = traits.Float(desc="regularisation weight used")
 
@@ -67,23 +74,20 @@ class HyperMorph(ModelInterface):
     def _compute(self, folder: Path) -> dict[str, Any]:
         from hyperprep.models.predict.register import register
         from hyperprep.models.spatial.images import read_scan
-        from hyperprep.models.spatial.itk import affine_from_itk
-        from hyperprep.models.spatial.transforms import read_transform
 
         digest = self._weights_digest()
         fixed, moving = read_scan(self.inputs.fixed_image), read_scan(self.inputs.moving_image)
-        xfm = defined(self.inputs.fixed2moving_xfm)
-        fixed2moving = affine_from_itk(read_transform(xfm)) if xfm else np.eye(4)
         made = register(
             fixed,
             moving,
-            fixed2moving=fixed2moving,
+            fixed2moving=read_affine(defined(self.inputs.fixed2moving_xfm)),
+            frame2fixed=read_affine(defined(self.inputs.frame2fixed_xfm)),
             **self._companions(fixed, moving),
             lam=self.inputs.lam,
             refine=self.inputs.refine,
             **self._model_options(),
         )
-        self._save(made, fixed, fixed2moving, folder)
+        self._save(made, fixed, folder)
         return {**made.metrics, "weights_sha256": digest, "lambda": made.lam, "refine": self.inputs.refine}
 
     def _companions(self, fixed: Any, moving: Any) -> dict[str, Any]:
@@ -99,18 +103,16 @@ class HyperMorph(ModelInterface):
                 given[f"{side}_{kind}"] = read(path, like=img) if path else None
         return given
 
-    def _save(self, made: Any, fixed: Any, fixed2moving: np.ndarray, folder: Path) -> None:
+    def _save(self, made: Any, fixed: Any, folder: Path) -> None:
         import nibabel as nb
 
         from hyperprep.models.spatial.measures import jacobian_determinant
         from hyperprep.models.spatial.transforms import write_transform
 
-        forward = [made.forward, fixed2moving]
-        inverse = [np.linalg.inv(fixed2moving), made.inverse]
         determinant = nb.Nifti1Image(jacobian_determinant(made.forward), made.forward.grid.affine)
         self._results.update(
-            out_xfm=str(write_transform(forward, folder / "moving_to_fixed.h5")),
-            out_inverse_xfm=str(write_transform(inverse, folder / "fixed_to_moving.h5")),
+            out_xfm=str(write_transform(made.chain(), folder / "moving_to_fixed.h5")),
+            out_inverse_xfm=str(write_transform(made.inverse_chain(), folder / "fixed_to_moving.h5")),
             out_file=save_image(made.moved, folder / "moved.nii.gz", like=fixed),
             out_jacobian=save_image(determinant, folder / "jacobian.nii.gz", like=fixed),
             lambda_curve=write_table(made.curve, folder / "lambda_curve.tsv"),

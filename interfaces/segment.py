@@ -10,6 +10,7 @@ from hyperprep.interfaces.base import (
     _MetricsOutputSpec,
     _ModelInputSpec,
     defined,
+    read_affine,
     save_image,
     write_table,
 )
@@ -64,22 +65,18 @@ class ConditionalSegmentation(ModelInterface):
     _weights_name = "segment"
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        import numpy as np
-
         from hyperprep.models.predict.segment import segment
         from hyperprep.models.predict.volumes import paint_regions, tissue_dseg, tissue_legend
         from hyperprep.models.spatial.images import read_mask, read_scan
-        from hyperprep.models.spatial.itk import affine_from_itk
         from hyperprep.models.spatial.labels import legend, resolve_labels
-        from hyperprep.models.spatial.transforms import read_transform
 
         regions = resolve_labels(self.inputs.labels)
         digest = self._weights_digest()
         scan = read_scan(self.inputs.in_file)
-        mask, xfm = defined(self.inputs.mask), defined(self.inputs.template2scan_xfm)
+        mask = defined(self.inputs.mask)
         made = segment(
             scan,
-            template2scan=affine_from_itk(read_transform(xfm)) if xfm else np.eye(4),
+            template2scan=read_affine(defined(self.inputs.template2scan_xfm)),
             labels=tuple(self.inputs.labels),
             mask=read_mask(mask, like=scan) if mask else None,
             trust_mask=self.inputs.trust_mask and bool(mask),

@@ -48,25 +48,19 @@ class ApplyTransform(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         import nibabel as nb
-        import numpy as np
         import SimpleITK as sitk
 
         from hyperprep.models.spatial.grids import Grid
-        from hyperprep.models.spatial.images import read_dseg, read_scan
         from hyperprep.models.spatial.transforms import read_transform, resample
 
         # ITK applies the member that was added last first
         composite = sitk.CompositeTransform(3)
         for path in reversed(self.inputs.transforms or []):
             composite.AddTransform(read_transform(path))
-        labels = self.inputs.interpolation in ("nearest", "label")
-        source = read_dseg(self.inputs.input_image) if labels else read_scan(self.inputs.input_image)
+        source = nb.squeeze_image(nb.load(self.inputs.input_image))
         reference = nb.load(self.inputs.reference_image)
         with itk_threads(self.inputs.num_threads):
             made = resample(source, Grid.of(reference), composite, interpolation=self.inputs.interpolation)
-        kind = nb.load(self.inputs.input_image).get_data_dtype()
-        if labels and kind == np.uint8:
-            made = nb.Nifti1Image(np.asanyarray(made.dataobj).astype(np.uint8), made.affine)
         stem = Path(self.inputs.input_image).name.split(".", 1)[0]
         self._results["output_image"] = save_image(
             made, Path(runtime.cwd) / f"{stem}_trans.nii.gz", like=reference

@@ -117,11 +117,11 @@ def init_ds_native_wf(
         "t1w_preproc": {**_PREPROC, **corrected},
         "brain_mask": {**_MASK, **made, "Sources": given_mask, "Type": "Brain"},
         "dseg": {**_SEGMENTATION, **made, "Description": _DESCRIPTIONS["dseg"]},
-        "dseg_legend": {**_SEGMENTATION},
+        "dseg_legend": {**_SEGMENTATION, "extension": ".tsv"},
         "tissue_dseg": {"suffix": "dseg", **made, "Description": _DESCRIPTIONS["tissue_dseg"]},
-        "tissue_legend": {"suffix": "dseg"},
+        "tissue_legend": {"suffix": "dseg", "extension": ".tsv"},
         "tissues": {"suffix": "probseg", "label": list(TISSUES), **made},
-        "volumes": {**_SEGMENTATION, "desc": "volumes", **volumes_meta},
+        "volumes": {**_SEGMENTATION, "desc": "volumes", "extension": ".tsv", **volumes_meta},
     }
     for field, keywords in sinks.items():
         sink = _sink(scan, output_dir, field, **keywords)
@@ -175,7 +175,7 @@ def init_ds_standard_wf(
     fields = ["t1w_preproc", "brain_mask", "dseg", "tissue_dseg", "tissues"]
     inputnode = pe.Node(niu.IdentityInterface(fields=[*fields, "registration_meta"]), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=["t1w_preproc"]), name="outputnode")
-    xfm_uri = derivative_uri(scan, **transform_entities("T1w", template.name), extension=".h5")
+    xfm_uri = derivative_uri(scan, **transform_entities("T1w", template.name))
     placed: dict[str, Any] = {
         "space": template.name,
         "resolution": space.resolution,
@@ -245,8 +245,8 @@ def init_ds_transforms_wf(
     sinks: dict[str, Mapping[str, Any]] = {
         "t1w2std_xfm": {**forward, **sources},
         "std2t1w_xfm": {**transform_entities(template.name, "T1w"), **sources},
-        "lambda_curve": {**forward, "desc": "lambda"},
-        "quality": {"suffix": "quality"},
+        "lambda_curve": {**forward, "desc": "lambda", "extension": ".tsv"},
+        "quality": {"suffix": "quality", "extension": ".json"},
     }
     for field, keywords in sinks.items():
         sink = _sink(scan, output_dir, field, **keywords)
@@ -264,9 +264,9 @@ def transform_entities(source: str, target: str) -> dict[str, str]:
     Examples
     --------
     >>> transform_entities("T1w", "MNI")
-    {'from': 'T1w', 'to': 'MNI', 'mode': 'image', 'suffix': 'xfm'}
+    {'from': 'T1w', 'to': 'MNI', 'mode': 'image', 'suffix': 'xfm', 'extension': '.h5'}
     """
-    return {"from": source, "to": target, "mode": "image", "suffix": "xfm"}
+    return {"from": source, "to": target, "mode": "image", "suffix": "xfm", "extension": ".h5"}
 
 
 def describe_resolution(space: OutputSpace, template: Template) -> str | None:

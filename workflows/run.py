@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
 from niworkflows.engine import Workflow
 
 from hyperprep.workflows.participant import init_participant_wf
@@ -43,7 +45,8 @@ def init_run_wf(
 
     Inputs
     ------
-    None; everything is a parameter.
+    template_file, template_mask_file
+        Preset from ``template``; undefined for nilearn's template.
 
     Outputs
     -------
@@ -55,6 +58,11 @@ def init_run_wf(
         With the template's workflow and ``sub_<label>_wf`` for each participant.
     """
     workflow = Workflow(name=name, base_dir=str(base_dir) if base_dir is not None else None)
+    files = {"template_file": template.image, "template_mask_file": template.mask}
+    inputnode = pe.Node(niu.IdentityInterface(fields=list(files)), name="inputnode")
+    for field, path in files.items():
+        if path is not None:
+            setattr(inputnode.inputs, field, str(path))
     template_wf = init_template_wf(
         template=template,
         output_spaces=output_spaces,
@@ -66,6 +74,7 @@ def init_run_wf(
         name=template_wf_name,
     )
     workflow.add_nodes([template_wf])
+    workflow.connect([(inputnode, template_wf, [(field, f"inputnode.{field}") for field in files])])
     fields = [*TEMPLATE_FIELDS, *(reference_field(index) for index in range(len(output_spaces)))]
     for label, scans in participants.items():
         if not scans:

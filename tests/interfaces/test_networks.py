@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from hyperprep.exceptions import AlignmentError, UsageError, WeightsError
+from hyperprep.exceptions import AlignmentError, ScanError, UsageError, WeightsError
 from hyperprep.interfaces.locate import Locate
 from hyperprep.interfaces.prealign import AffinePrealign
 from hyperprep.interfaces.register import HyperMorph
@@ -188,9 +188,12 @@ def _registered(fixed: nb.Nifti1Image, moving: nb.Nifti1Image, **options: Any) -
     grid = Grid((9, 10, 11), np.array([[20.0, 0, 0, -150], [0, 20, 0, -150], [0, 0, 20, -60], [0, 0, 0, 1]]))
     data = np.zeros((9, 10, 11, 3), np.float32)
     data[..., 0] = 10
+    forward, inverse = DisplacementField(grid, data), DisplacementField(grid, -data)
+    fixed2moving = options["fixed2moving"]
     return SimpleNamespace(
-        forward=DisplacementField(grid, data),
-        inverse=DisplacementField(grid, -data),
+        forward=forward,
+        chain=lambda: [forward, fixed2moving],
+        inverse_chain=lambda: [np.linalg.inv(fixed2moving), inverse],
         lam=0.25,
         curve=[{"lam": 0.25, "dice_mean": 0.8, "similarity": 0.9, "folding_percent": 0.0, "chosen": True}],
         metrics={"folding_percent": 0.0, "similarity": 0.9},
@@ -212,6 +215,7 @@ def test_registration_composes_deformation_then_affine(
     assert np.allclose(there, expected, atol=1e-5)
     assert np.allclose(map_points(there, read_transform(outputs.out_inverse_xfm)), points, atol=1e-5)
     assert np.allclose(seen["fixed2moving"], stretch)
+    assert np.array_equal(seen["frame2fixed"], np.eye(4))
     assert (seen["lam"], seen["refine"], seen["fixed_mask"], seen["moving_dseg"]) == (0.25, "ncc", None, None)
     assert pd.read_csv(outputs.lambda_curve, sep="\t").loc[0, "chosen"]
     assert np.allclose(nb.load(outputs.out_jacobian).get_fdata()[1:-1, 1:-1, 1:-1], 1)
@@ -284,6 +288,15 @@ def test_composite_is_one_that_itk_lists(
 def _parts(transform: sitk.Transform) -> list[sitk.Transform]:
     composite = sitk.CompositeTransform(transform)
     return [composite.GetNthTransform(i) for i in range(composite.GetNumberOfTransforms())]
+
+
+def test_a_deformation_is_no_prealignment(
+    scan: str, workdir: Path, weights: dict[str, Any], fake_module: Callable[..., Any]
+) -> None:
+    fake_module("register", _registered)
+    warp = HyperMorph(fixed_image=scan, moving_image=scan).run().outputs.out_xfm
+    with pytest.raises(ScanError, match="no linear transform"):
+        HyperMorph(fixed_image=scan, moving_image=scan, fixed2moving_xfm=warp).run()
 
 
 @pytest.mark.parametrize("lam", [-0.1, 1.5, "best"])
