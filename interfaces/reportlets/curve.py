@@ -3,8 +3,10 @@
 import io
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -16,7 +18,7 @@ from hyperprep.interfaces.reportlets.alignment import save_report
 
 INK = "#222222"
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#9aa3ab"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "hyperprep",
     "font.family": "sans-serif",
@@ -152,21 +154,16 @@ def _draw_measure(axes: Axes, curve: Curve, name: str, label: str, limit: float 
 def _mark_chosen(axes: Axes, curve: Curve, values: pd.Series) -> None:
     """Vertical line and ring at the lambda that was taken."""
     axes.axvline(curve.chosen, color=ORANGE, linewidth=1.2, zorder=1.5)
-    at = (curve.table["lam"] - curve.chosen).abs().idxmin()
-    value = values[at]
-    if pd.isna(value):
+    lam = curve.table["lam"].to_numpy(dtype=float)
+    at = int(np.abs(lam - curve.chosen).argmin())
+    value = float(values.iloc[at])
+    if np.isnan(value):
         return
     axes.plot(
-        [curve.table["lam"][at]],
-        [value],
-        "o",
-        markersize=10,
-        fillstyle="none",
-        color=ORANGE,
-        markeredgewidth=2,
-    )
+        [lam[at]], [value], "o", markersize=10, fillstyle="none", color=ORANGE, markeredgewidth=2
+    )  # fmt: skip
     axes.annotate(
-        f"λ* = {curve.chosen:.2f}: {value:.3g}", (curve.table["lam"][at], value), xytext=(9, 8),
+        f"λ* = {curve.chosen:.2f}: {value:.3g}", (lam[at], value), xytext=(9, 8),
         textcoords="offset points", color=ORANGE, fontweight="bold", fontsize=9,
         bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1},
     )  # fmt: skip

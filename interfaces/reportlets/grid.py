@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
+from nibabel.affines import apply_affine
 from nipype.interfaces.base import (
     BaseInterfaceInputSpec,
     File,
@@ -59,7 +60,7 @@ def without_affine(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
         if member.IsLinear():
             linear = affine_from_itk(member) @ linear
     moved = points + _displacements(transform, points)
-    return np.asarray(nib.affines.apply_affine(np.linalg.inv(linear), moved))
+    return np.asarray(apply_affine(np.linalg.inv(linear), moved))
 
 
 def _displacements(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import matplotlib
 import nibabel as nib
 import numpy as np
 from matplotlib.colors import LogNorm
+from nibabel.affines import apply_affine
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined
 
 from hyperprep.interfaces.reportlets.alignment import save_report
@@ -55,7 +56,7 @@ class Folding:
         folded = (np.asanyarray(jacobian.dataobj) <= 0) & inside
         if not folded.any():
             return cls(0, None)
-        world = np.rint(nib.affines.apply_affine(jacobian.affine, np.argwhere(folded)))
+        world = np.rint(apply_affine(jacobian.affine, np.argwhere(folded)))
         planes = []
         for axis in range(3):
             positions, counts = np.unique(world[:, axis], return_counts=True)
@@ -119,8 +120,8 @@ def _on_grid(mask: np.ndarray, affine: np.ndarray, like: nib.Nifti1Image) -> np.
     """Bring a mask, as booleans, onto the grid of another image."""
     if mask.shape == like.shape and np.allclose(affine, like.affine, atol=1e-4):
         return mask > 0
-    voxels = np.stack(np.indices(like.shape), axis=-1)
-    return sample(mask, affine, nib.affines.apply_affine(like.affine, voxels), order=0) > 0
+    voxels = np.moveaxis(np.indices(like.shape), 0, -1)
+    return sample(mask, affine, apply_affine(like.affine, voxels), order=0) > 0
 
 
 def _through_folds(mosaic: Mosaic, folding: Folding) -> Mosaic:
@@ -139,7 +140,7 @@ def _rings(affine: np.ndarray, folded: np.ndarray, mosaic: Mosaic, box: Box, *, 
     """Rings around folded voxels within 1 mm of a plane, at most ``most`` per plane."""
     if not folded.any():
         return []
-    points = nib.affines.apply_affine(affine, np.argwhere(folded))
+    points = apply_affine(affine, np.argwhere(folded))
     elements = []
     for cell in mosaic.cells():
         near = points[np.abs(points[:, cell.plane.axis] - cell.plane.position) <= 1.0][:most]

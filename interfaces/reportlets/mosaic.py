@@ -225,8 +225,8 @@ def _simplified(line: np.ndarray) -> np.ndarray:
     """Return a polyline without the points that matter by less than 0.3 of a unit; (N, 2) tenths."""
     polyline = Polyline(line)
     polyline.simplify_threshold = 3.0
-    vertices = polyline.cleaned(simplify=True)
-    return np.asarray(vertices.vertices[vertices.codes != Polyline.STOP])
+    cleaned = polyline.cleaned(simplify=True)
+    return np.asarray(cleaned.vertices)[np.asarray(cleaned.codes) != Polyline.STOP]
 
 
 def line_element(data: str, colour: str, title: str = "", *, extra: str = "") -> str:

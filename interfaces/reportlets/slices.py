@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
 from scipy import ndimage
 
 IN_PLANE_AXES = ((1, 2), (0, 2), (0, 1))
@@ -92,7 +93,7 @@ def bounding_box(img: nib.Nifti1Image, *, margin: float = 8.0) -> Box:
         inside = np.ones_like(inside)
     index = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))[[0, -1]] for axis in range(3)]
     corners = np.stack(np.meshgrid(*index, indexing="ij"), axis=-1).reshape(-1, 3)
-    world = nib.affines.apply_affine(img.affine, corners)
+    world = apply_affine(img.affine, corners)
     low, high = world.min(axis=0) - margin, world.max(axis=0) + margin
     return Box(tuple(map(float, low)), tuple(map(float, high)))  # type: ignore[arg-type]
 
@@ -181,7 +182,7 @@ def sample(
     >>> sample(volume, np.eye(4), np.array([[1.0, 0.0, 0.5], [9.0, 9.0, 9.0]])).tolist()
     [4.5, 0.0]
     """
-    index = nib.affines.apply_affine(np.linalg.inv(affine), points)
+    index = apply_affine(np.linalg.inv(affine), points)
     values = ndimage.map_coordinates(
         data, np.moveaxis(index, -1, 0), order=order, mode="constant", cval=outside, output=np.float32
     )

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 from nipype.interfaces.base import (
@@ -255,7 +255,7 @@ class Summary(SimpleInterface):
     output_spec = _SummaryOutputSpec
 
     def _run_interface(self, runtime):
-        from hyperprep.models.predict.volumes import implausible_volumes
+        from hyperprep.models.predict.volumes import VolumeRow, implausible_volumes
 
         inputs = self.inputs
         parts = (
@@ -268,7 +268,9 @@ class Summary(SimpleInterface):
         volumes = None
         if isdefined(inputs.volumes):
             volumes = pd.read_csv(inputs.volumes, sep="\t")
-            remarks = metrics.pop("volumes_remarks", None) or implausible_volumes(volumes.to_dict("records"))
+            remarks = metrics.pop("volumes_remarks", None) or implausible_volumes(
+                cast("list[VolumeRow]", volumes.to_dict("records"))
+            )
             warnings += [f"Implausible volume: {remark}. Look at the segmentation." for remark in remarks]
         self._results["warnings"] = warnings_of(metrics, warnings)
         fragment = summary_fragment(
