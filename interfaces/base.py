@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -177,13 +177,13 @@ def read_affine(path: str | None) -> np.ndarray:
     return affine_from_itk(transform)
 
 
-def write_json(values: dict[str, Any], path: Path) -> str:
+def write_json(values: Mapping[Any, Any], path: Path) -> str:
     """Write figures as JSON; numbers that are not finite become null.
 
     Parameters
     ----------
     values
-        Plain values, numpy numbers among them.
+        Plain values, numpy numbers and arrays among them.
     path
         The file.
 
@@ -215,7 +215,7 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def write_table(rows: list[dict[str, Any]], path: Path) -> str:
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
     r"""Write rows as a TSV file with a header line; missing values are ``n/a``.
 
     Examples

@@ -25,8 +25,8 @@ class _HyperMorphInputSpec(_ModelInputSpec):
     )
     frame2fixed_xfm = File(
         exists=True,
-        desc="ITK transform that brings the fixed image onto the template (a linear point map from template to "
-        "fixed); by default the fixed image lies in the template's frame",
+        desc="ITK transform that brings the fixed image onto the template (a linear point map from template "
+        "to fixed); by default the fixed image lies in the template's frame",
     )
     fixed_mask = File(exists=True, desc="brain mask of the fixed image")
     moving_mask = File(exists=True, desc="brain mask of the moving image")
@@ -49,9 +49,7 @@ class _HyperMorphOutputSpec(_MetricsOutputSpec):
     )
     out_inverse_xfm = File(exists=True, desc="ITK composite that brings the fixed image onto the moving one")
     out_file = File(exists=True, desc="moving image on the fixed image's grid")
-    out_jacobian = File(
-        exists=True, desc="Jacobian determinant of the deformation alone, on the network's grid"
-    )
+    out_jacobian = File(exists=True, desc="Jacobian determinant of the deformation, on the network's grid")
     lambda_curve = File(exists=True, desc="TSV: lambda, Dice per region, similarity, regularity, chosen")
     lam = traits.Float(desc="regularisation weight used")
 

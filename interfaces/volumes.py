@@ -1,7 +1,7 @@
 """Volumes of segmented structures."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
 
@@ -19,9 +19,7 @@ class _MeasureVolumesInputSpec(BaseInterfaceInputSpec):
 
 
 class _MeasureVolumesOutputSpec(TraitedSpec):
-    out_volumes = File(
-        exists=True, desc="TSV: index, name, volume_mm3; with super-regions and brain mask"
-    )
+    out_volumes = File(exists=True, desc="TSV: index, name, volume_mm3; with super-regions and brain mask")
     out_metrics = File(exists=True, desc="JSON: volume in mm^3 by name, and what is not plausible")
     remarks = traits.List(traits.Str, desc="what is not plausible, in words; empty if nothing")
 
@@ -43,13 +41,19 @@ class MeasureVolumes(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import pandas as pd
 
-        from hyperprep.models.predict.volumes import complete_volumes, implausible_volumes, measure_volumes
+        from hyperprep.models.predict.volumes import (
+            VolumeRow,
+            complete_volumes,
+            implausible_volumes,
+            measure_volumes,
+        )
         from hyperprep.models.spatial.images import read_dseg, read_mask
 
         mask_file, table = defined(self.inputs.in_mask), defined(self.inputs.in_volumes)
         mask = read_mask(mask_file) if mask_file else None
         if table:
-            rows = complete_volumes(pd.read_csv(table, sep="\t").to_dict("records"), mask)
+            found = cast("list[VolumeRow]", pd.read_csv(table, sep="\t").to_dict("records"))
+            rows = complete_volumes(found, mask)
         else:
             rows = measure_volumes(read_dseg(self.inputs.in_dseg), mask)
         remarks = implausible_volumes(rows)

@@ -193,7 +193,7 @@ def _add_sinks(
 ) -> None:
     """Resample to every output space and store everything."""
     stripped = mask_source(scan, settings) == "nonzero"
-    folders = {"bids_dir": settings.bids_dir, "output_dir": settings.output_dir}
+    folders: dict[str, Any] = {"bids_dir": settings.bids_dir, "output_dir": settings.output_dir}
     native_wf = init_ds_native_wf(scan=scan, skull_stripped=stripped, **folders)
     transforms_wf = init_ds_transforms_wf(scan=scan, template=template, **folders)
     inputnode, outputnode, conform_wf, segment_wf, register_wf = (

@@ -113,7 +113,7 @@ def init_ds_native_wf(
         "Description": "Volumes of the structures, from probabilities",
         "volume_mm3": {"Description": "Volume", "Units": "mm^3"},
     }
-    sinks = {
+    sinks: dict[str, dict[str, Any]] = {
         "t1w_preproc": {**_PREPROC, **corrected},
         "brain_mask": {**_MASK, **made, "Sources": given_mask, "Type": "Brain"},
         "dseg": {**_SEGMENTATION, **made, "Description": _DESCRIPTIONS["dseg"]},

@@ -52,9 +52,9 @@ def init_prealign_wf(
         Whether the alignment succeeded.
     """
     workflow = Workflow(name=name)
-    kind = {6: "rigid-body", 7: "similarity", 12: "affine"}[dof]
+    kind = {6: "a rigid-body", 7: "a similarity", 12: "an affine"}[dof]
     workflow.__desc__ = (
-        f"The image was aligned to the template by a {kind} transform ({dof} degrees of freedom), started "
+        f"The image was aligned to the template by {kind} transform ({dof} degrees of freedom), started "
         "from the centroids of corresponding structures [@easyreg] and refined on the intensities.\n"
     )
     inputnode = pe.Node(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
@@ -79,7 +80,7 @@ def init_template_wf(
     reference_0, reference_1, ...
         One image per output space; its grid is used.
     """
-    options = {
+    options: dict[str, Any] = {
         "device": device,
         "omp_nthreads": omp_nthreads,
         "weights_dir": weights_dir,

@@ -125,9 +125,7 @@ def test_prealign_writes_both_directions(
     assert json.loads(Path(outputs.out_metrics).read_text())["overlap"] == 0.9
 
 
-def test_failed_alignment_names_the_scan(
-    scan: str, workdir: Path, fake_module: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_failed_alignment_names_the_scan(scan: str, workdir: Path, fake_module: Callable[..., Any]) -> None:
     fake_module("prealign", _prealigned(False))
     with pytest.raises(AlignmentError, match=r"sub-01_T1w\.nii\.gz could not be aligned.*overlap by 0\.1"):
         AffinePrealign(fixed_image=scan, moving_image=scan).run()
