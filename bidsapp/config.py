@@ -177,6 +177,38 @@ class Settings:
         plain["omp_nthreads"] = self.threads_per_node
         return plain
 
+    def as_options(self) -> dict[str, Any]:
+        """Return what was chosen as entries of a configuration file; defaults are left out.
+
+        Examples
+        --------
+        >>> s = Settings(bids_dir=Path("/in"), output_dir=Path("/out"), analysis_level="participant",
+        ...              lam=0.5, mem_gb=8.0)
+        >>> s.as_options()
+        {'mem': '8.0GB', 'lambda': 0.5}
+        """
+        fixed = {
+            "bids_dir": self.bids_dir,
+            "output_dir": self.output_dir,
+            "analysis_level": self.analysis_level,
+        }
+        defaults = Settings(**fixed)
+        options: dict[str, Any] = {}
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            if f.name in {*fixed, "run_uuid", "config_file"} or value == getattr(defaults, f.name):
+                continue
+            options[_OPTION_NAMES.get(f.name, f.name.replace("_", "-"))] = _plain(value)
+        if "mem" in options:
+            options["mem"] = f"{options['mem']}GB"
+        if "derivatives" in options:
+            options["derivatives"] = [f"{name}={path}" for name, path in self.derivatives]
+        return options
+
+
+#: Options that are not called after their setting.
+_OPTION_NAMES = {"lam": "lambda", "mem_gb": "mem"}
+
 
 def _plain(value: Any) -> Any:
     """Turn paths and output spaces into text and tuples into lists."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -101,7 +102,9 @@ def write_run_record(settings: Settings, label: str, remarks: Mapping[str, objec
         JSON-friendly content of ``inputs.json``.
     """
     folder = participant_log_dir(settings, label)
-    values = {key: value for key, value in settings.as_mapping().items() if value is not None}
-    head = f"# HyperPrep {__version__}; written by the program, read by people and by other programs\n"
-    write_atomically(folder / "settings.toml", head + tomli_w.dumps(values))
+    command = shlex.join(["bidsapp", str(settings.bids_dir), str(settings.output_dir), "participant"])
+    head = (
+        f"# HyperPrep {__version__}, options of one run; to repeat it:\n# {command} --config-file THIS_FILE\n"
+    )
+    write_atomically(folder / "settings.toml", head + tomli_w.dumps(settings.as_options()))
     write_atomically(folder / "inputs.json", json.dumps(remarks, indent=2) + "\n")

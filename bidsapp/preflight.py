@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.layout import read_filters
 from hyperprep.bidsapp.places import check_locations, check_writable
-from hyperprep.bidsapp.query import available_participants, choose_participants, read_filters
+from hyperprep.bidsapp.query import available_participants, choose_participants
 from hyperprep.bidsapp.resources import read_plugin, resolve_device
 from hyperprep.bidsapp.template import find_template
 from hyperprep.bidsapp.validate import Verdict, validate
@@ -111,9 +112,11 @@ def preflight(settings: Settings) -> Plan:
     problems = _Problems()
     problems.attempt(check_dataset, settings)
     participants = problems.attempt(_participants, settings)
+    before = len(problems.found)
     problems.attempt(check_locations, settings)
-    for folder, name in ((settings.output_dir, "output"), (settings.work_dir, "working")):
-        problems.attempt(check_writable, folder, name)
+    if len(problems.found) == before:
+        for folder, name in ((settings.output_dir, "output"), (settings.work_dir, "working")):
+            problems.attempt(check_writable, folder, name)
     if settings.reports_only:
         problems.stop_if_any()
         return Plan(participants=participants or ())

@@ -58,8 +58,8 @@ def add_selection_options(parser: ArgumentParser) -> None:
         nargs="+",
         type=types.derivative,
         metavar="NAME=PATH",
-        help="derivative data sets whose brain masks (desc-brain_mask) and segmentations (desc-aseg_dseg) are "
-        "used; the first that has one for a scan wins",
+        help="derivative data sets whose brain masks (desc-brain_mask) and segmentations (desc-aseg_dseg) "
+        "are used; the first that has one for a scan wins",
     )
     group.add_argument(
         "--skip-bids-validation",

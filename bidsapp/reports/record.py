@@ -56,7 +56,7 @@ class Record:
     figures
         Figures and fragments below ``sub-<label>/figures``.
     quality
-        Content of every ``desc-quality`` JSON by the scan's entities.
+        Content of every ``quality`` JSON by the scan's entities.
     remarks, validator
         What the run noticed about the inputs, and what the BIDS validator said.
     crashes
@@ -90,14 +90,12 @@ class Record:
         figures = sorted(
             path for path in (folder / "figures").glob(f"sub-{subject}_*") if path.suffix in _KINDS
         )
-        files = sorted(
-            [*folder.glob("anat/*_desc-quality_*.json"), *folder.glob("ses-*/anat/*_desc-quality_*.json")]
-        )
+        files = sorted([*folder.glob("anat/*_quality.json"), *folder.glob("ses-*/anat/*_quality.json")])
         inputs = _inputs(folder / "log", run_uuid)
         return cls(
             subject=subject,
             figures=tuple(figures),
-            quality={path.name.split("_desc-quality")[0]: _json(path) for path in files},
+            quality={path.name.removesuffix("_quality.json"): _json(path) for path in files},
             remarks=_sentences(inputs.get("remarks")),
             validator=_sentences(inputs.get("validator")),
             crashes=tuple(

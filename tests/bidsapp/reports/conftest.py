@@ -69,7 +69,7 @@ def derivatives(tmp_path: Path, figures: dict[str, str]) -> Callable[..., Path]:
             )
             anat = folder.parent / (f"ses-{session}/anat" if session else "anat")
             anat.mkdir(parents=True)
-            (anat / f"{stem}_desc-quality_T1w.json").write_text(json.dumps(figure))
+            (anat / f"{stem}_quality.json").write_text(json.dumps(figure))
         return out
 
     return make
