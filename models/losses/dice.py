@@ -32,7 +32,9 @@ def soft_dice(prediction: torch.Tensor, target: torch.Tensor, *, eps: float = 1.
     return (2 * overlap + eps) / (sizes + eps)
 
 
-def exclusive_loss(logits: torch.Tensor, target: torch.Tensor, *, cross_entropy: float = 1.0, eps: float = 1.0) -> torch.Tensor:
+def exclusive_loss(
+    logits: torch.Tensor, target: torch.Tensor, *, cross_entropy: float = 1.0, eps: float = 1.0
+) -> torch.Tensor:
     """Give 1 - mean soft Dice of the softmax, plus cross-entropy, for labels of which each voxel has exactly one.
 
     Parameters

@@ -111,7 +111,12 @@ class HeadConditionedUNet(nn.Module):
         """
         made = self.conditioner(conditions)[0]
         size = self.stem**3
-        weights = made[:, :-size].reshape(len(made), self.features, size).permute(1, 2, 0).reshape(self.features, -1)
+        weights = (
+            made[:, :-size]
+            .reshape(len(made), self.features, size)
+            .permute(1, 2, 0)
+            .reshape(self.features, -1)
+        )
         return torch.addmm(made[:, -size:].T.reshape(-1), cells, weights).reshape(len(cells), size, len(made))
 
     def label_logits(self, trunk: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:

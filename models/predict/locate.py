@@ -14,12 +14,22 @@ from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import HeadConditionedUNet
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.sampling import largest_component, lattice_grid, sample_averaged, sample_volumes
+from hyperprep.models.predict.segment import predict_on_grid
+from hyperprep.models.spatial.affines import fit_points_robustly
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import robust_rescale
 from hyperprep.models.weights import WeightsEntry, find_weights
 
 MIN_BRAIN_ML = 250.0
 """A brain mask smaller than this means that no brain was found."""
+
+
+POLISHING_PASSES = 2
+"""How often the 2 mm network corrects position and mask."""
+
+TEMPLATE_BRAIN_MM3 = 1.85e6
+TEMPLATE_BRAIN_CENTRE = np.array([0.0, -20.0, 8.0])
+"""Size and centre of the closed brain masks of the label maps in the template frame (mm^3, RAS mm)."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +103,11 @@ def locate(
     centre = _foreground_centre(data, scan.affine)
     grid = lattice_grid(entry.metadata["grid"])
     middle = grid.to_world((np.array(grid.shape)[None] - 1) / 2)[0]
+    stored = {int(k): np.array(v) for k, v in entry.metadata["template_centroids"].items()}
+    fine = find_weights("segment", weights_dir=weights_dir)
     with torch_threads(num_threads), torch.inference_mode():
-        network = load_network(entry).to(pick_device(device))
+        where = pick_device(device)
+        network = load_network(entry).to(where)
         assert isinstance(network, HeadConditionedUNet)
         for _ in range(2):  # the second time around the brain that the first one found
             to_scan = np.eye(4)
@@ -110,14 +123,52 @@ def locate(
         voxel_ml = abs(np.linalg.det(grid.affine[:3, :3])) / 1e3
         if brain.sum() * voxel_ml < MIN_BRAIN_ML:
             raise ScanError(
-                f"No brain was found: the largest region that looks like one has {brain.sum() * voxel_ml:.0f} ml. Check that the file "
-                "is a head scan with right header axes, or give a brain mask as a derivative."
+                f"No brain was found: the largest region that looks like one has {brain.sum() * voxel_ml:.0f} ml. Check that "
+                "the file is a head scan with right header axes, or give a brain mask as a derivative."
             )
+        numbers = tuple(int(name) for name in entry.metadata["labels"] if name.isdecimal())
+        centroids, volumes = _centroids(numbers, grid, to_scan, probability[1:].cpu().numpy(), brain)
         mask = _mask_on(Grid.of(scan), grid, to_scan, probability[0], brain)
-    centroids, volumes = _centroids(entry, grid, to_scan, probability.cpu().numpy(), brain)
-    volumes[0] = float(brain.sum() * voxel_ml)
-    stored = {int(k): np.array(v) for k, v in entry.metadata["template_centroids"].items()}
+        to_scan = _first_guess(stored, centroids, brain, grid, to_scan)
+        polisher = load_network(fine).to(where)
+        assert isinstance(polisher, HeadConditionedUNet)
+        grid = lattice_grid(fine.metadata["grid"])
+        for _ in range(POLISHING_PASSES):
+            soft, leaves = predict_on_grid(polisher, fine, scan, to_scan, numbers, mask)
+            brain = soft.cpu().numpy() > 0.5
+            voxel_ml = abs(np.linalg.det(grid.affine[:3, :3] @ to_scan[:3, :3])) / 1e3
+            found, sizes = _centroids(numbers, grid, to_scan, leaves.cpu().numpy(), brain)
+            if len(found) < 12 or brain.sum() * voxel_ml < MIN_BRAIN_ML:
+                break  # keep what the coarse network found
+            centroids, volumes = found, sizes
+            mask = _mask_on(Grid.of(scan), grid, to_scan, soft, brain)
+            shared = sorted(set(found) & set(stored))
+            to_scan = fit_points_robustly(
+                np.array([stored[n] for n in shared]), np.array([found[n] for n in shared])
+            )
+        volumes[0] = float(
+            (np.asanyarray(mask.dataobj) > 0).sum() * abs(np.linalg.det(scan.affine[:3, :3])) / 1e3
+        )
     return Location(mask, centroids, {k: stored[k] for k in centroids}, volumes, entry.sha256)
+
+
+def _first_guess(
+    stored: dict[int, np.ndarray],
+    centroids: dict[int, np.ndarray],
+    brain: np.ndarray,
+    grid: Grid,
+    to_scan: np.ndarray,
+) -> np.ndarray:
+    """Give a point map from the template frame to the scan: rotation from centroids, size from the volume of the brain."""
+    shared = sorted(set(centroids) & set(stored))
+    source, target = np.array([stored[n] for n in shared]), np.array([centroids[n] for n in shared])
+    guess = fit_points_robustly(source, target, dof=6) if len(shared) >= 4 else to_scan.copy()
+    volume = brain.sum() * abs(np.linalg.det(grid.affine[:3, :3]))
+    scale = float(np.clip((volume / TEMPLATE_BRAIN_MM3) ** (1 / 3), 0.6, 1.5))
+    middle_scan = grid.to_world(np.argwhere(brain).mean(axis=0)[None])[0] + to_scan[:3, 3]
+    linear = guess[:3, :3] * scale
+    guess[:3, :3], guess[:3, 3] = linear, middle_scan - linear @ TEMPLATE_BRAIN_CENTRE
+    return guess
 
 
 def _predict(
@@ -145,27 +196,24 @@ def _mask_on(
         voxels = np.stack(
             np.meshgrid([first], *(np.arange(n) for n in target.shape[1:]), indexing="ij"), -1
         ).reshape(-1, 3)
-        points = target.to_world(voxels) + shift[:3, 3]
+        points = target.to_world(voxels) @ shift[:3, :3].T + shift[:3, 3]
         out[first] = (sample_volumes(kept[None], grid, points)[0] > 0.5).numpy().reshape(target.shape[1:])
     return nb.Nifti1Image(out, target.affine)
 
 
 def _centroids(
-    entry: WeightsEntry, grid: Grid, to_scan: np.ndarray, probability: np.ndarray, brain: np.ndarray
+    numbers: tuple[int, ...], grid: Grid, to_scan: np.ndarray, probability: np.ndarray, brain: np.ndarray
 ) -> tuple[dict[int, np.ndarray], dict[int, float]]:
-    """Give centre and volume of every structure of which enough was found."""
-    numbers = [int(name) for name in entry.metadata["labels"] if name.isdecimal()]
-    best = probability[1:].argmax(axis=0)
-    voxel_ml = abs(np.linalg.det(grid.affine[:3, :3])) / 1e3
+    """Give centre (RAS mm of the scan) and volume (ml) of every structure of which enough was found."""
+    best = probability.argmax(axis=0)
+    voxel_ml = abs(np.linalg.det(grid.affine[:3, :3] @ to_scan[:3, :3])) / 1e3
     centroids, volumes = {}, {}
     for place, number in enumerate(numbers):
-        found = (best == place) & (probability[place + 1] > 0.3) & brain
+        found = (best == place) & (probability[place] > 0.3) & brain
         if found.sum() < 4 or number == 24:
             continue
-        voxels = np.argwhere(found)
-        weight = probability[place + 1][found]
-        centroids[number] = (
-            grid.to_world((voxels * weight[:, None]).sum(0)[None] / weight.sum())[0] + to_scan[:3, 3]
-        )
+        voxels, weight = np.argwhere(found), probability[place][found]
+        middle = grid.to_world((voxels * weight[:, None]).sum(0)[None] / weight.sum())[0]
+        centroids[number] = to_scan[:3, :3] @ middle + to_scan[:3, 3]
         volumes[number] = float(found.sum() * voxel_ml)
     return centroids, volumes

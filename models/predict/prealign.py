@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import nibabel as nb
 import numpy as np
+from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 from threadpoolctl import threadpool_limits
@@ -135,16 +136,21 @@ class _Pair:
     fixed: Pyramid
     moving: Pyramid
 
-    def matcher(self, level: int, margin: float, count: int) -> Matcher:
-        """Comparison at one resolution, at no more than ``count`` points of the grown fixed foreground."""
-        fixed, moving = self.fixed.levels[level], self.moving.levels[level]
+    def matcher(self, level: int, margin: float, count: int, *, blur: float = 0.0) -> Matcher:
+        """Compare at no more than ``count`` points of the fixed foreground, grown by a margin in mm.
+
+        The moving image is never coarser than 4 mm, as it may be smaller than the fixed one; ``blur`` (mm)
+        smooths it.
+        """
+        fixed, moving = self.fixed.levels[level], self.moving.levels[min(level, 4)]
         domain = fixed.domain(margin)
         voxels, values = np.argwhere(domain), fixed.data[domain]
         if len(voxels) > count:
             chosen = np.sort(np.random.default_rng(0).choice(len(voxels), count, replace=False))
             voxels, values = voxels[chosen], values[chosen]
         classes = np.minimum((values * BINS).astype(np.int64), BINS - 1)
-        return Matcher(fixed.grid.to_world(voxels), classes, moving.data, moving.grid)
+        data = gaussian_filter(moving.data, blur / moving.grid.spacing) if blur else moving.data
+        return Matcher(fixed.grid.to_world(voxels), classes, data, moving.grid)
 
 
 def _start_from_centroids(
@@ -181,10 +187,10 @@ def _distance(a: np.ndarray, b: np.ndarray, points: np.ndarray) -> float:
 
 
 def _candidates(pair: _Pair, dof: int) -> np.ndarray:
-    """Cover +-50 degrees, scales 0.7 to 1.35 and 30 mm around the centres with maps ``(N, 4, 4)``."""
+    """Cover +-50 degrees, scales 0.57 to 1.4 and 30 mm around the centres with maps ``(N, 4, 4)``."""
     angles = np.arange(-2, 3) * 20.0
     turns = np.array([turn for turn in itertools.product(angles, repeat=3) if np.linalg.norm(turn) <= 50])
-    sizes = np.log([0.72, 0.88, 1.07, 1.3]) if dof > 6 else np.zeros(1)
+    sizes = np.log([0.6, 0.74, 0.91, 1.11, 1.36]) if dof > 6 else np.zeros(1)
     shifts = np.concatenate([np.zeros((1, 3)), 30 * np.eye(3), -30 * np.eye(3)])
     which = np.array(list(itertools.product(range(len(turns)), range(len(sizes)), range(len(shifts)))))
     centers = pair.fixed.levels[8].center, pair.moving.levels[8].center
@@ -200,15 +206,17 @@ def _candidates(pair: _Pair, dof: int) -> np.ndarray:
 
 def _search(pair: _Pair, dof: int, *, starts: int = 30, keep: int = 3) -> list[np.ndarray]:
     """Best distinct similarity (rigid) maps at 8 mm, best first."""
-    screen = pair.matcher(8, 0, 1200)
+    screen = pair.matcher(8, 0, 1200, blur=2.5)
     maps = _candidates(pair, dof)
     order = np.argsort(-screen.information(maps), kind="stable")
     some = screen.points[:: max(1, len(screen.points) // 60)]
     chosen = _distinct((maps[index] for index in order), some, nearest=12.0, count=starts)
-    fine = pair.matcher(8, 0, 3000)
-    optimised = [_optimise(fine, matrix, min(dof, 7), iterations=20) for matrix in chosen]
-    optimised.sort(key=lambda found: -found[1])
-    return _distinct((matrix for matrix, _ in optimised), some, nearest=5.0, count=keep)
+    for blur, count in ((2.5, 10), (0.0, keep)):
+        matcher = pair.matcher(8, 0, 3000, blur=blur)
+        found = [_optimise(matcher, matrix, min(dof, 7), iterations=20) for matrix in chosen]
+        found.sort(key=lambda result: -result[1])
+        chosen = _distinct((matrix for matrix, _ in found), some, nearest=5.0, count=count)
+    return chosen
 
 
 def _distinct(

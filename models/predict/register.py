@@ -32,8 +32,12 @@ MAX_SD_LOG_JACOBIAN = 0.35
 """Without labels, lambda is the one of highest similarity whose sd of log |J| stays below this."""
 
 REGION_GROUPS: dict[str, tuple[int, ...]] = {
-    "cortex": (3, 42), "white": (2, 41), "ventricles": (4, 43, 14, 15), "subcortical": (10, 49, 11, 50, 12, 51, 13, 52, 17, 53, 18, 54),
-    "cerebellum": (7, 46, 8, 47), "brainstem": (16,),
+    "cortex": (3, 42),
+    "white": (2, 41),
+    "ventricles": (4, 43, 14, 15),
+    "subcortical": (10, 49, 11, 50, 12, 51, 13, 52, 17, 53, 18, 54),
+    "cerebellum": (7, 46, 8, 47),
+    "brainstem": (16,),
 }
 """Groups of labels whose mean overlap is written beside the overall one."""
 
@@ -81,7 +85,11 @@ class Registration:
 
 
 def _joined(chain: list[np.ndarray | DisplacementField]) -> Chain:
-    return [step for step in chain if isinstance(step, DisplacementField) or not np.allclose(step, np.eye(4), atol=0)]
+    return [
+        step
+        for step in chain
+        if isinstance(step, DisplacementField) or not np.allclose(step, np.eye(4), atol=0)
+    ]
 
 
 @dataclass
@@ -102,7 +110,9 @@ class _Pair:
         if self.fixed_labels is not None and self.moving_labels is not None:
             row |= _group_dice(self.fixed_labels, warp(self.moving_labels, displacement), self.numbers)
         inside = self.fixed > 0
-        row["similarity"] = float(local_ncc(self.fixed, warp(self.moving, fine), window=9, mask=inside.float()))
+        row["similarity"] = float(
+            local_ncc(self.fixed, warp(self.moving, fine), window=9, mask=inside.float())
+        )
         determinant = _determinant(displacement, grid)
         coarse = F.avg_pool3d(inside.float(), 2)[0, 0].cpu().numpy() > 0.5
         row["sd_log_jacobian"] = sd_log_jacobian(determinant, coarse)
@@ -132,11 +142,23 @@ def _group_dice(fixed: torch.Tensor, moved: torch.Tensor, numbers: tuple[int, ..
     return row
 
 
-def register(fixed: nb.Nifti1Image, moving: nb.Nifti1Image, *, fixed2moving: np.ndarray, frame2fixed: np.ndarray | None = None,
-             fixed_mask: nb.Nifti1Image | None = None, moving_mask: nb.Nifti1Image | None = None,
-             fixed_dseg: nb.Nifti1Image | None = None, moving_dseg: nb.Nifti1Image | None = None, lam: float | Literal["auto"] = "auto",
-             refine: Literal["ncc", "none"] = "ncc", weights: str | Path | None = None, weights_dir: str | Path | None = None,
-             device: str = "cpu", num_threads: int | None = None) -> Registration:
+def register(
+    fixed: nb.Nifti1Image,
+    moving: nb.Nifti1Image,
+    *,
+    fixed2moving: np.ndarray,
+    frame2fixed: np.ndarray | None = None,
+    fixed_mask: nb.Nifti1Image | None = None,
+    moving_mask: nb.Nifti1Image | None = None,
+    fixed_dseg: nb.Nifti1Image | None = None,
+    moving_dseg: nb.Nifti1Image | None = None,
+    lam: float | Literal["auto"] = "auto",
+    refine: Literal["ncc", "none"] = "ncc",
+    weights: str | Path | None = None,
+    weights_dir: str | Path | None = None,
+    device: str = "cpu",
+    num_threads: int | None = None,
+) -> Registration:
     """Register a moving brain to a fixed one.
 
     Parameters
@@ -182,7 +204,12 @@ def register(fixed: nb.Nifti1Image, moving: nb.Nifti1Image, *, fixed2moving: np.
         where = pick_device(device)
         network = load_network(entry).to(where)
         assert isinstance(network, HyperMorph)
-        pair = _make_pair(grid, (fixed, fixed_mask, fixed_dseg, frame2fixed), (moving, moving_mask, moving_dseg, fixed2moving @ frame2fixed), where)
+        pair = _make_pair(
+            grid,
+            (fixed, fixed_mask, fixed_dseg, frame2fixed),
+            (moving, moving_mask, moving_dseg, fixed2moving @ frame2fixed),
+            where,
+        )
         clock["prepared"] = time.perf_counter()
         chosen, curve = _choose(network, pair, lam)
         velocity = network(pair.fixed, pair.moving, torch.tensor([chosen], device=where))
@@ -190,11 +217,15 @@ def register(fixed: nb.Nifti1Image, moving: nb.Nifti1Image, *, fixed2moving: np.
         alone = pair.measure(velocity)
         if refine == "ncc":
             with torch.enable_grad():
-                velocity = refine_velocity(velocity, pair.fixed, pair.moving, lam=chosen, settings=RefineSettings())
+                velocity = refine_velocity(
+                    velocity, pair.fixed, pair.moving, lam=chosen, settings=RefineSettings()
+                )
         clock["refined"] = time.perf_counter()
         figures = _figures(pair, velocity, alone, chosen, curve, clock, entry, refine)
         forward, inverse = (_as_field(integrate(v, steps=7), pair, grid) for v in (velocity, -velocity))
-    result = Registration(forward, inverse, np.asarray(fixed2moving, float), frame2fixed, chosen, curve, figures, moved=fixed)
+    result = Registration(
+        forward, inverse, np.asarray(fixed2moving, float), frame2fixed, chosen, curve, figures, moved=fixed
+    )
     moved = resample(moving, Grid.of(fixed), result.chain())
     return Registration(forward, inverse, result.fixed2moving, frame2fixed, chosen, curve, figures, moved)
 
@@ -204,11 +235,21 @@ def _make_pair(grid: Grid, fixed: tuple[Any, ...], moving: tuple[Any, ...], wher
     labels: list[np.ndarray | None] = []
     for name, (image, mask, dseg, point_map) in (("fixed", fixed), ("moving", moving)):
         values = sample_averaged(image, grid, point_map)
-        inside = values > 0 if mask is None else resample(mask, grid, [point_map], interpolation="nearest").get_fdata() > 0
+        inside = (
+            values > 0
+            if mask is None
+            else resample(mask, grid, [point_map], interpolation="nearest").get_fdata() > 0
+        )
         if inside.sum() < 1000:
-            raise ScanError(f"Almost nothing of the {name} brain lies where the template's brain is: the affine prealignment is wrong.")
+            raise ScanError(
+                f"Almost nothing of the {name} brain lies where the template's brain is: the affine prealignment is wrong."
+            )
         images.append(torch.from_numpy(robust_rescale(values, inside) * inside)[None, None].float().to(where))
-        labels.append(None if dseg is None else to_leaves(np.asanyarray(resample(dseg, grid, [point_map], interpolation="nearest").dataobj)))
+        labels.append(
+            None
+            if dseg is None
+            else to_leaves(np.asanyarray(resample(dseg, grid, [point_map], interpolation="nearest").dataobj))
+        )
     numbers: tuple[int, ...] = ()
     shares: list[torch.Tensor | None] = [None, None]
     if labels[0] is not None and labels[1] is not None:
@@ -227,7 +268,9 @@ def _choose(network: HyperMorph, pair: _Pair, lam: float | str) -> tuple[float, 
 
     def evaluate(value: float) -> dict[str, Any]:
         row = pair.measure(network(pair.fixed, pair.moving, torch.tensor([value], device=where)))
-        excess = max(0.0, row["sd_log_jacobian"] - MAX_SD_LOG_JACOBIAN) + max(0.0, row["folding_percent"] - 0.1)
+        excess = max(0.0, row["sd_log_jacobian"] - MAX_SD_LOG_JACOBIAN) + max(
+            0.0, row["folding_percent"] - 0.1
+        )
         return {**row, "score": row["dice_all"] if labelled else row["similarity"] - 10 * excess}
 
     if lam == "auto":
@@ -242,15 +285,28 @@ def _choose(network: HyperMorph, pair: _Pair, lam: float | str) -> tuple[float, 
     return chosen, rows
 
 
-def _figures(pair: _Pair, velocity: torch.Tensor, alone: dict[str, float], lam: float, curve: list[dict[str, Any]], clock: dict[str, float],
-             entry: WeightsEntry, refinement: str) -> dict[str, Any]:
+def _figures(
+    pair: _Pair,
+    velocity: torch.Tensor,
+    alone: dict[str, float],
+    lam: float,
+    curve: list[dict[str, Any]],
+    clock: dict[str, float],
+    entry: WeightsEntry,
+    refinement: str,
+) -> dict[str, Any]:
     before, after = pair.measure(torch.zeros_like(velocity)), pair.measure(velocity)
     return {
-        "lambda": lam, "lambda_evaluations": len(curve), "refinement": refinement,
+        "lambda": lam,
+        "lambda_evaluations": len(curve),
+        "refinement": refinement,
         **{f"{k}_affine": v for k, v in before.items() if k.startswith("dice") or k == "similarity"},
-        **{f"{k}_network": v for k, v in alone.items()}, **after,
-        "seconds_prepare": round(clock["prepared"] - clock["start"], 2), "seconds_network": round(clock["network"] - clock["prepared"], 2),
-        "seconds_refine": round(clock["refined"] - clock["network"], 2), "weights_sha256": entry.sha256,
+        **{f"{k}_network": v for k, v in alone.items()},
+        **after,
+        "seconds_prepare": round(clock["prepared"] - clock["start"], 2),
+        "seconds_network": round(clock["network"] - clock["prepared"], 2),
+        "seconds_refine": round(clock["refined"] - clock["network"], 2),
+        "weights_sha256": entry.sha256,
     }
 
 

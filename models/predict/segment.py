@@ -104,20 +104,10 @@ def segment(
     with torch_threads(num_threads), torch.inference_mode():
         network = load_network(entry).to(pick_device(device))
         assert isinstance(network, HeadConditionedUNet)
-        values = sample_averaged(scan, grid, template2scan)
-        inside = (
-            None
-            if mask is None
-            else resample(mask, grid, [template2scan], interpolation="nearest").get_fdata() > 0
-        )
-        if inside is not None and not inside.any():
-            raise ScanError(
-                "The brain mask does not overlap the brain's place in the template: the affine alignment or the mask is wrong."
-            )
-        if trust_mask and inside is not None:
-            values = values * inside
         numbers = tuple(region.index for region in LEAVES)
-        brain, leaves = _predict(network, entry, values, inside, numbers)
+        brain, leaves = predict_on_grid(
+            network, entry, scan, template2scan, numbers, mask, trust_mask=trust_mask
+        )
         if brain.sum() * abs(np.linalg.det(grid.affine[:3, :3])) < 250_000:
             raise ScanError(
                 "No brain was found where the affine alignment puts it. Look at the alignment in the report."
@@ -125,6 +115,40 @@ def segment(
         result = _Result(Grid.of(scan), grid, template2scan, numbers, brain, leaves)
         given = np.asanyarray(mask.dataobj) > 0 if trust_mask and mask is not None else None
         return result.finish(asked, given, probabilities, entry)
+
+
+def predict_on_grid(
+    network: HeadConditionedUNet,
+    entry: WeightsEntry,
+    scan: nb.Nifti1Image,
+    template2scan: np.ndarray,
+    numbers: Sequence[int],
+    mask: nb.Nifti1Image | None = None,
+    *,
+    trust_mask: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the brain's probability (*grid) and those of the leaves (L, *grid) on the network's grid.
+
+    Parameters are those of :func:`segment`; ``numbers`` are the FreeSurfer numbers of the leaves.
+
+    Raises
+    ------
+    ScanError
+        When the mask lies outside the brain's place in the template.
+    """
+    grid = lattice_grid(entry.metadata["grid"])
+    values = sample_averaged(scan, grid, template2scan)
+    inside = None
+    if mask is not None:
+        inside = resample(mask, grid, [template2scan], interpolation="nearest").get_fdata() > 0
+        if not inside.any():
+            raise ScanError(
+                "The brain mask does not overlap the brain's place in the template: the affine alignment or the "
+                "mask is wrong. Look at both, or leave the mask out."
+            )
+        if trust_mask:
+            values = values * inside
+    return _predict(network, entry, values, inside, numbers)
 
 
 def _predict(

@@ -39,18 +39,21 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
 def centroids_of_maps(maps_file: Path) -> dict[str, list[float]]:
     """Give the mean centroid of every structure over the prepared label maps, RAS mm in the template frame."""
     import numpy as np
-    from scipy import ndimage
 
     from hyperprep.models.synth.maps import ORIGIN_MM, load_maps
     from hyperprep.models.train.segmentation import STRUCTURES
 
     maps = load_maps(maps_file)
-    table = maps.lookup(STRUCTURES).numpy()
-    sums = []
+    table, count = maps.lookup(STRUCTURES).numpy(), len(STRUCTURES) + 1
+    means = []
     for one in maps.maps.numpy():
         structure = table[one]
-        sums.append(ndimage.center_of_mass(np.ones_like(structure), structure, range(1, len(STRUCTURES) + 1)))
-    mean = np.nanmean(np.array(sums), axis=0) + np.array(ORIGIN_MM)
+        sums = np.zeros((3, count))
+        for axis in range(3):
+            for place, plane in enumerate(np.moveaxis(structure, axis, 0)):
+                sums[axis] += place * np.bincount(plane.ravel(), minlength=count)
+        means.append((sums / np.bincount(structure.ravel(), minlength=count)).T[1:])
+    mean = np.nanmean(np.array(means), axis=0) + np.array(ORIGIN_MM)
     return {str(n): [round(float(v), 2) for v in row] for n, row in zip(STRUCTURES, mean, strict=True)}
 
 

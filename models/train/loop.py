@@ -42,6 +42,7 @@ class Schedule:
     steps: int = 100_000
     max_seconds: float = math.inf
     learning_rate: float = 1e-3
+    conditioner_rate: float = 0.05
     warmup_steps: int = 50
     final_share: float = 0.01
     clip: float = 1.0
@@ -76,6 +77,17 @@ def learning_rate_at(schedule: Schedule, progress: Progress) -> float:
         * min(1.0, (progress.step + 1) / schedule.warmup_steps)
         * (cosine if progress.step >= schedule.warmup_steps else 1.0)
     )
+
+
+def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
+    """Split the weights into those that learn at the full rate and those of conditioners, which learn more slowly.
+
+    A step of Adam on every unit of a layer that makes weights moves what it makes by the sum of all units' steps.
+    """
+    slow = [p for name, p in model.named_parameters() if "conditioner" in name]
+    fast = [p for name, p in model.named_parameters() if "conditioner" not in name]
+    groups = [{"params": fast, "factor": 1.0}, {"params": slow, "factor": schedule.conditioner_rate}]
+    return [group for group in groups if group["params"]]
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
@@ -115,7 +127,7 @@ def train(
     if torch.device(device).type == "cpu":
         model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
-    optimiser = torch.optim.Adam(model.parameters(), lr=schedule.learning_rate)
+    optimiser = torch.optim.Adam(parameter_groups(model, schedule), lr=schedule.learning_rate)
     progress = Progress()
     checkpoint = run_dir / "checkpoint.pt"
     if checkpoint.exists():
@@ -151,7 +163,7 @@ def train(
             rng = np.random.default_rng([schedule.seed, progress.step])
             torch.manual_seed(int(rng.integers(2**31)))
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate_at(schedule, progress)
+                group["lr"] = group["factor"] * learning_rate_at(schedule, progress)
             loss, figures = task.loss(model, task.batch(rng))
             optimiser.zero_grad(set_to_none=True)
             loss.backward()

@@ -107,8 +107,13 @@ class SegmentationTask:
         assert isinstance(model, HeadConditionedUNet)
         trunk = model.trunk(image[None, None])[0].movedim(0, -1).reshape(-1, model.features)
         chosen = torch.randperm(len(trunk))[: int(self.cells_share * len(trunk))].to(image.device)
-        logits = model.cell_logits(trunk[chosen], self.one_hot(list(range(len(self.conditions))), image.device)).flatten(0, 1)
-        known, masks = (space_to_depth(v[None, None], self.stem)[0].flatten(1).T[chosen].flatten() for v in (structure, brain))
+        logits = model.cell_logits(
+            trunk[chosen], self.one_hot(list(range(len(self.conditions))), image.device)
+        ).flatten(0, 1)
+        known, masks = (
+            space_to_depth(v[None, None], self.stem)[0].flatten(1).T[chosen].flatten()
+            for v in (structure, brain)
+        )
         known = known.long()
         regions = self._members.T[known]
         regions[:, 0] = masks
@@ -117,7 +122,13 @@ class SegmentationTask:
         with torch.no_grad():
             hard = leaf.argmax(1)
             right = torch.bincount(known[hard == known], minlength=n + 1)
-            dice = 2 * right / (torch.bincount(hard, minlength=n + 1) + torch.bincount(known, minlength=n + 1)).clamp_min(1)
+            dice = (
+                2
+                * right
+                / (torch.bincount(hard, minlength=n + 1) + torch.bincount(known, minlength=n + 1)).clamp_min(
+                    1
+                )
+            )
             inside = logits[:, n] > 0
             overlap = 2 * (inside * masks).sum() / (inside.sum() + masks.sum()).clamp_min(1)
             figures = {"structures": float(dice[1:].mean()), "brain": float(overlap)}

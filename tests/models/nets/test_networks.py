@@ -1,0 +1,101 @@
+"""The published architectures have the published sizes, and every network maps shapes as it says."""
+
+import pytest
+import torch
+
+from hyperprep.exceptions import WeightsError
+from hyperprep.models.nets.build import build_network
+from hyperprep.models.nets.conemos import ConditionalUNet
+from hyperprep.models.nets.head_unet import HeadConditionedUNet, depth_to_space, space_to_depth
+from hyperprep.models.nets.hypermorph import HyperMorph, primary_network
+from hyperprep.models.nets.registration_unet import RegistrationUNet
+
+
+def count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_primary_registration_network_has_the_papers_parameters():
+    assert count(RegistrationUNet()) == 313_507
+
+
+def test_conditional_unet_has_the_papers_parameters_without_modulation():
+    network = ConditionalUNet(37)
+    backbone = count(network.convs) + count(network.last)
+    assert backbone == 1_459_585  # "1.46M" in table 2
+    assert count(network) == 1_566_017  # ours with modulation; the paper's table says 1.52M
+    assert len(network.convs) + 1 == 15
+
+
+def test_every_convolution_of_the_conditional_unet_obeys_the_condition():
+    torch.manual_seed(0)
+    network = ConditionalUNet(3)
+    for output in network.conditioner.outputs:
+        torch.nn.init.normal_(output.weight, std=0.3)
+    image = torch.rand(1, 1, 8, 16, 8)
+    with torch.no_grad():
+        before = network(image, torch.eye(3)[:1])
+        for place, output in enumerate(network.conditioner.outputs):
+            kept = output.bias.clone()
+            output.bias += torch.linspace(-1, 1, len(kept))
+            changed = network(image, torch.eye(3)[:1])
+            output.bias.copy_(kept)
+            assert not torch.allclose(before, changed), f"convolution {place} ignores its modulation"
+        assert not torch.allclose(before, network(image, torch.eye(3)[1:2]))
+    assert before.shape == image.shape
+
+
+def test_head_conditioned_network_gives_each_asked_label_alone_what_it_gives_in_company():
+    torch.manual_seed(0)
+    network = HeadConditionedUNet(5, channels=(8, 8), stem=2)
+    image, rows = torch.rand(1, 1, 8, 12, 16), torch.eye(5)
+    with torch.no_grad():
+        together = network(image, rows)
+        alone = torch.cat([network(image, rows[i : i + 1]) for i in range(5)], dim=1)
+    assert together.shape == (1, 5, 8, 12, 16)
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert together.std(dim=1).mean() > 1e-3
+
+
+def test_space_to_depth_is_inverted():
+    image = torch.rand(2, 3, 4, 6, 8)
+    assert space_to_depth(image, 2).shape == (2, 24, 2, 3, 4)
+    assert torch.equal(depth_to_space(space_to_depth(image, 2), 2), image)
+
+
+@pytest.mark.parametrize("kind", ["unet", "unrolled"])
+def test_hypermorph_obeys_lambda_and_its_gradient_reaches_lambda(kind):
+    torch.manual_seed(0)
+    network = HyperMorph(primary_network(kind))
+    for output in network.hyper.hypernetwork.outputs:
+        torch.nn.init.normal_(output.weight, std=0.02)
+    fixed, moving = torch.rand(1, 1, 32, 16, 48), torch.rand(1, 1, 32, 16, 48)
+    lam = torch.tensor([0.3], requires_grad=True)
+    velocity = network(fixed, moving, lam)
+    assert velocity.shape == (1, 3, 16, 8, 24)
+    velocity.square().sum().backward()
+    assert lam.grad is not None
+    assert lam.grad.abs() > 0
+    assert not torch.allclose(velocity, network(fixed, moving, torch.tensor([0.9])))
+
+
+def test_hypernetwork_starts_the_primary_as_it_starts_itself():
+    torch.manual_seed(0)
+    primary = RegistrationUNet()
+    wanted = {name: tensor.detach().clone() for name, tensor in primary.named_parameters()}
+    made = HyperMorph(primary).hyper.hypernetwork(torch.tensor([0.5]))
+    for name, tensor in made.items():
+        spread = wanted[name].std() if wanted[name].numel() > 1 else torch.tensor(1e-3)
+        assert (tensor - wanted[name]).abs().mean() < 0.2 * spread + 1e-4, name
+
+
+def test_only_the_hypernetwork_is_trained_and_stored():
+    network = HyperMorph(primary_network("unrolled"))
+    assert all(name.startswith("hyper.hypernetwork") for name in network.state_dict())
+
+
+def test_unknown_networks_are_refused():
+    with pytest.raises(WeightsError, match="does not know"):
+        build_network({"kind": "oracle"})
+    with pytest.raises(WeightsError, match="unet, unrolled"):
+        primary_network("oracle")
