@@ -16,7 +16,7 @@ from nipype.interfaces.base import (
 )
 
 from hyperprep.interfaces.reportlets.mosaic import WIDTH, Mosaic, document, line_element
-from hyperprep.interfaces.reportlets.slices import bounding_box, sample, to_grey, window
+from hyperprep.interfaces.reportlets.slices import bounding_box, sample, to_grey
 from hyperprep.interfaces.reportlets.structures import group_fields
 
 GUIDES = ("Lateral ventricles", "Thalamus", "Putamen", "Caudate", "Hippocampus", "Brain stem")
@@ -66,7 +66,7 @@ def draw_layers(
     body = []
     for number, (label, img) in enumerate(images):
         data = np.nan_to_num(np.asanyarray(img.dataobj, dtype=np.float32))
-        limits = _limits(data, img.affine, mask)
+        limits = mosaic.limits(img, mask)
         place = "base" if number == 0 else "top" if number == len(images) - 1 else ""
 
         def draw(
@@ -120,15 +120,6 @@ def _key(reference: bool, scan: bool) -> list[str]:
             f'<text x="{x + 26}" y="20">{text}</text>'
         )
     return elements
-
-
-def _limits(data: np.ndarray, affine: np.ndarray, mask: nib.Nifti1Image | None) -> tuple[float, float]:
-    """Grey-level window of an image inside the mask where it is on the same grid."""
-    if mask is not None and mask.shape[:3] == data.shape and np.allclose(mask.affine, affine, atol=1e-4):
-        inside = np.asanyarray(mask.dataobj) > 0
-        if inside.any():
-            return window(data, inside, low=0.5, high=99.7)
-    return window(data)
 
 
 class _BeforeAfterInputSpec(BaseInterfaceInputSpec):

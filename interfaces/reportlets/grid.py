@@ -21,7 +21,6 @@ from hyperprep.interfaces.reportlets.slices import (
     plane_points,
     sample,
     to_grey,
-    window,
 )
 from hyperprep.models.spatial.itk import affine_from_itk
 from hyperprep.models.spatial.transforms import read_transform
@@ -117,7 +116,7 @@ def draw_grid(
     """
     mosaic = Mosaic.of(bounding_box(mask if mask is not None else img), counts=COUNTS)
     data = np.nan_to_num(np.asanyarray(img.dataobj, dtype=np.float32))
-    limits = window(data)
+    limits = mosaic.limits(img, mask)
     body = [
         mosaic.raster(lambda points: to_grey(sample(data, img.affine, points), (limits[0], 1.7 * limits[1])))
     ]

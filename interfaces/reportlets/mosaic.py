@@ -13,11 +13,20 @@ from dataclasses import dataclass
 from html import escape
 
 import contourpy
+import nibabel as nib
 import numpy as np
 from matplotlib.path import Path as Polyline
 from PIL import Image
 
-from hyperprep.interfaces.reportlets.slices import IN_PLANE_AXES, Box, Plane, plane_points, spread_planes
+from hyperprep.interfaces.reportlets.slices import (
+    IN_PLANE_AXES,
+    Box,
+    Plane,
+    plane_points,
+    sample,
+    spread_planes,
+    window,
+)
 
 WIDTH = 1200.0
 ROW_GAP = 3.0
@@ -156,6 +165,38 @@ class Mosaic:
             path_data(field(plane_points(cell.plane, self.box, spacing)), levels, cell)
             for cell in self.cells()
         )
+
+    def limits(
+        self,
+        img: nib.Nifti1Image,
+        mask: nib.Nifti1Image | None = None,
+        *,
+        low: float = 0.5,
+        high: float = 99.7,
+    ) -> tuple[float, float]:
+        """Grey-level window of an image from what the mosaic shows, inside the brain where one is known.
+
+        Scalp and eyes of a whole head would otherwise leave few grey levels to the brain.
+
+        Parameters
+        ----------
+        img
+            The image.
+        mask
+            Brain mask in the same space, on any grid. Where it holds nothing of the image, all counts.
+        low, high
+            Percentiles.
+        """
+        data = np.nan_to_num(np.asanyarray(img.dataobj, dtype=np.float32), posinf=0.0, neginf=0.0)
+        points = [plane_points(cell.plane, self.box, 2.0).reshape(-1, 3) for cell in self.cells()]
+        places = np.concatenate(points)
+        values = sample(data, img.affine, places)
+        if mask is not None:
+            inside = sample(np.asanyarray(mask.dataobj).astype(np.float32), mask.affine, places) > 0.5
+            inside &= values > 0
+            if inside.any():
+                return window(values, inside, low=low, high=high)
+        return window(values, low=low, high=high)
 
     def marks(self) -> str:
         """Position of every plane and the letters of its sides."""

@@ -9,7 +9,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface
 
 from hyperprep.interfaces.reportlets.alignment import save_report
 from hyperprep.interfaces.reportlets.mosaic import WIDTH, Mosaic, document, line_element
-from hyperprep.interfaces.reportlets.slices import bounding_box, sample, to_grey, window
+from hyperprep.interfaces.reportlets.slices import bounding_box, sample, to_grey
 from hyperprep.interfaces.reportlets.structures import Group, group_fields
 
 MASK = Group("Brain mask", (), "#ff5c5c")
@@ -63,7 +63,7 @@ def draw_contours(
             )
         )
     data = np.nan_to_num(np.asanyarray(img.dataobj, dtype=np.float32))
-    limits = window(data, low=2.0, high=99.8)
+    limits = mosaic.limits(img, mask)
     body = [
         part.raster(lambda points: to_grey(sample(data, img.affine, points), limits), spacing=SPACING)
         for part in mosaics

@@ -212,6 +212,17 @@ def test_an_empty_mask_and_an_empty_segmentation_are_drawn_without_complaint(bra
     assert ElementTree.fromstring(draw_layers([("a", brain)], mask=nothing, dseg=nothing)) is not None
 
 
+def test_bright_scalp_does_not_dim_the_brain(brain, mask):
+    expected = _rasters(draw_contours(brain, mask=mask))[0].astype(int)
+    data = np.array(brain.dataobj)
+    distance = np.linalg.norm((_points() - (0, -10, 8)) / (55, 70, 55), axis=-1)
+    data[(distance > 1.2) & (distance < 1.35)] = 20000.0
+    flipped = mask.as_reoriented(np.array([[0, -1], [1, 1], [2, 1]]))  # the same mask on another grid
+    for used in (mask, flipped):
+        seen = _rasters(draw_contours(nib.Nifti1Image(data, AFFINE), mask=used))[0].astype(int)
+        assert np.abs(seen - expected)[expected > 250].mean() < 2
+
+
 def test_not_finite_voxels_do_not_spoil_the_grey_levels(brain, mask):
     data = np.array(brain.dataobj)
     data[5, 5, 5], data[6, 6, 6] = np.nan, np.inf
