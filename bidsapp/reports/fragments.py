@@ -82,6 +82,13 @@ def _finished(record: Record) -> str:
             "look into the log.</p></div>"
         )
     warnings = record.warnings()
+    missing = [name for kind, name in FIGURES.items() if kind not in record.drawn()]
+    if missing:
+        return (
+            '<div class="hp-status hp-failed" role="alert"><strong>This report is not complete.</strong>'
+            f"<p>Not in it: {', '.join(missing)}. An earlier run may have failed: look into its log, or run "
+            "the participant level again.</p></div>"
+        )
     done = "One scan was" if scans == 1 else f"{scans} scans were"
     if warnings:
         count = "There is one warning" if warnings == 1 else f"There are {warnings} warnings"

@@ -130,6 +130,15 @@ def test_failure_with_figures_shows_both(derivatives, write):
     assert re.findall(r'<h2 id="(\w+)-heading">', page) == ["Summary", "Alignment", "Segmentation", "About"]
 
 
+def test_a_report_written_again_without_all_figures_does_not_claim_success(derivatives, write):
+    out = derivatives()
+    (out / "sub-01" / "figures" / "sub-01_desc-curve_T1w.svg").unlink()
+    page = write(out)
+    assert "This report is not complete." in page
+    assert "Not in it: λ curve." in page
+    assert "without warnings" not in page
+
+
 def test_nothing_at_all_is_said_plainly(tmp_path, write):
     assert "There is nothing to show." in write(tmp_path)
 
