@@ -7,6 +7,7 @@ from functools import cached_property
 
 import nibabel as nb
 import numpy as np
+from nibabel.affines import apply_affine
 from nilearn.datasets import (
     load_mni152_brain_mask,
     load_mni152_gm_template,
@@ -84,7 +85,7 @@ def load_template() -> Template:
     high = np.minimum(inside.max(axis=0) + 1 + _MARGIN, mask.shape)
     box = tuple(slice(start, stop) for start, stop in zip(low, high, strict=True))
     affine = whole.affine.copy()
-    affine[:3, 3] = nb.affines.apply_affine(whole.affine, low)
+    affine[:3, 3] = apply_affine(whole.affine, low)
     cut = {name: np.asarray(img.dataobj[box], dtype=np.float32) for name, img in images.items()}
     mask = mask[box]
     gm, wm = cut["gm"] * mask, cut["wm"] * mask
