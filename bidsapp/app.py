@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hyperprep import __version__
@@ -21,6 +20,39 @@ from hyperprep.bidsapp.run import execute
 from hyperprep.exceptions import HyperPrepError
 
 SUCCESS, SOME_FAILED = 0, 1
+
+
+@dataclass
+class Reports:
+    """Writes the participants' reports, each as soon as its participant is done.
+
+    Parameters
+    ----------
+    settings
+        Settings of this run.
+    """
+
+    settings: Settings
+    written: dict[str, Path] = field(default_factory=dict)
+    failures: dict[str, list[str]] = field(default_factory=dict)
+
+    def write(self, label: str, errors: Sequence[str] = ()) -> None:
+        """Write one report; what goes wrong with it is noted and does not stop the run."""
+        from hyperprep.bidsapp.reports.participant import write_participant_report
+
+        try:
+            self.written[label] = write_participant_report(
+                self.settings.output_dir,
+                label,
+                run_uuid=self.settings.run_uuid,
+                settings=self.settings.as_mapping(),
+                errors=tuple(errors),
+            )
+        except Exception as error:
+            LOGGER.debug("traceback of the report of sub-%s", label, exc_info=True)
+            self.written.pop(label, None)
+            reason = f"the report could not be written: {type(error).__name__}: {error}"
+            self.failures.setdefault(label, []).append(reason)
 
 
 def run_app(settings: Settings) -> int:
@@ -57,7 +89,7 @@ def run_app(settings: Settings) -> int:
         )
         LOGGER.debug("settings: %s", dict(settings.as_mapping()))
         if settings.reports_only:
-            return _finish(settings, {label: () for label in plan.participants}, log, processed=False)
+            return _finish(settings, _without_results(settings, plan.participants), Reports(settings), log)
         if plan.verdict.remark:
             LOGGER.warning("%s", plan.verdict.remark)
         inputs = check_scans(find_inputs(settings, plan.participants), settings.nprocs)
@@ -78,13 +110,28 @@ def _process(settings: Settings, plan: Plan, inputs: Sequence[ParticipantInput],
         return SUCCESS
     errors = {participant.label: participant.problems for participant in inputs}
     runnable = [participant.label for participant in inputs if participant.sessions]
+    reports = Reports(settings)
     if runnable and not (settings.stop_on_first_crash and any(errors.values())):
-        for label, reasons in execute(workflow, runnable, settings, plan.plugin).items():
+
+        def report(label: str) -> None:
+            reports.write(label, errors[label])
+
+        for label, reasons in execute(workflow, runnable, settings, plan.plugin, on_done=report).items():
             errors[label] = (*errors[label], *reasons)
     elif runnable:
         stopped = "not started, because of --stop-on-first-crash and a failure elsewhere"
         errors = {label: found or (stopped,) for label, found in errors.items()}
-    return _finish(settings, errors, log, processed=True)
+    return _finish(settings, errors, reports, log)
+
+
+def _without_results(settings: Settings, participants: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Name the participants of whom there is nothing to report."""
+    return {
+        label: ()
+        if (settings.output_dir / f"sub-{label}" / "figures").is_dir()
+        else (f"there are no results of sub-{label} in {settings.output_dir}; run it without --reports-only",)
+        for label in participants
+    }
 
 
 def check_scans(inputs: Sequence[ParticipantInput], threads: int) -> tuple[ParticipantInput, ...]:
@@ -103,7 +150,7 @@ def check_scans(inputs: Sequence[ParticipantInput], threads: int) -> tuple[Parti
         Without the sessions whose scan cannot be used; the reasons are among the problems.
     """
     sessions = [session for participant in inputs for session in participant.sessions]
-    with ThreadPoolExecutor(max_workers=max(1, min(threads, 4))) as pool:
+    with ThreadPoolExecutor(max_workers=max(1, min(threads, 2))) as pool:
         reasons = dict(zip(map(id, sessions), pool.map(_reason_against, sessions), strict=True))
     checked = []
     for participant in inputs:
@@ -158,60 +205,36 @@ def _tell(participant: ParticipantInput, findings: Mapping[str, tuple[str, ...]]
     )
 
 
-def _finish(settings: Settings, errors: Mapping[str, Sequence[str]], log: Path, *, processed: bool) -> int:
-    """Write the reports, and the last line of the run."""
-    from hyperprep.bidsapp.reports.participant import write_participant_report
-
-    failed = {label: list(found) for label, found in errors.items() if found}
-    reports = []
+def _finish(settings: Settings, errors: Mapping[str, Sequence[str]], reports: Reports, log: Path) -> int:
+    """Write the reports that are not written yet, and the last line of the run."""
     for label, found in errors.items():
-        try:
-            report = write_participant_report(
-                settings.output_dir,
-                label,
-                run_uuid=settings.run_uuid,
-                settings=settings.as_mapping(),
-                errors=tuple(found),
-            )
-            reports.append(Path(report))
-        except Exception as error:
-            LOGGER.error(
-                "sub-%s: the report could not be written: %s: %s", label, type(error).__name__, error
-            )
-            LOGGER.debug("traceback of the report", exc_info=True)
-            failed.setdefault(label, []).append(f"the report could not be written: {error}")
+        if found or label not in reports.written:
+            reports.write(label, found)
+    failed = {label: [*found, *reports.failures.get(label, ())] for label, found in errors.items()}
+    failed = {label: found for label, found in failed.items() if found}
     for label, found in failed.items():
         for reason in found:
             LOGGER.error("sub-%s failed: %s", label, reason)
-    logging.getLogger("hyperprep").debug("failed: %s", failed)
-    print(last_line(len(errors), sorted(failed), reports, settings.output_dir, log, processed=processed))
+    pages = [reports.written[label] for label in errors if label in reports.written]
+    what = "wrote the reports of" if settings.reports_only else "processed"
+    print(last_line(what, len(errors), sorted(failed), pages, log))
     return SOME_FAILED if failed else SUCCESS
 
 
-def last_line(
-    total: int,
-    failed: Sequence[str],
-    reports: Sequence[Path],
-    output_dir: Path,
-    log: Path,
-    *,
-    processed: bool,
-) -> str:
+def last_line(what: str, total: int, failed: Sequence[str], pages: Sequence[Path], log: Path) -> str:
     """Say in words what a run did and where the reports are.
 
     Examples
     --------
-    >>> last_line(2, ["02"], [Path("/out/sub-01.html")], Path("/out"), Path("/out/a.log"), processed=True)
+    >>> last_line("processed", 2, ["02"], [Path("/out/sub-01.html")], Path("/out/a.log"))
     'HyperPrep processed 1 of 2 participants; failed: sub-02. Report: /out/sub-01.html. Log: /out/a.log'
     """
-    what = "processed" if processed else "wrote the reports of"
-    done = total - len(failed)
-    people = f"{done} of {total} participant{'s' if total != 1 else ''}"
+    people = f"{total - len(failed)} of {total} participant{'s' if total != 1 else ''}"
     trouble = f"; failed: {', '.join(f'sub-{label}' for label in failed)}" if failed else ""
-    if len(reports) == 1:
-        where = f"Report: {reports[0]}"
-    elif reports:
-        where = f"Reports: {output_dir}/sub-*.html"
+    if len(pages) == 1:
+        where = f"Report: {pages[0]}"
+    elif pages:
+        where = f"Reports: {pages[0].parent}/sub-*.html"
     else:
         where = "No report could be written"
     return f"HyperPrep {what} {people}{trouble}. {where}. Log: {log}"

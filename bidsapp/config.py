@@ -187,7 +187,7 @@ class Settings:
         >>> s.as_options()
         {'mem': '8.0GB', 'lambda': 0.5}
         """
-        fixed = {
+        fixed: dict[str, Any] = {
             "bids_dir": self.bids_dir,
             "output_dir": self.output_dir,
             "analysis_level": self.analysis_level,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hyperprep import __version__
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.logs import LOGGER, participant_log_dir, shared_log_dir
 from hyperprep.bidsapp.preflight import Plan
@@ -15,7 +16,8 @@ from hyperprep.bidsapp.query import ParticipantInput
 from hyperprep.workflows.participant import participant_workflow_name
 from hyperprep.workflows.settings import AnatSettings
 
-WORKFLOW_NAME = "hyperprep_wf"
+#: Names the folder below the working directory; another version never meets this one's results.
+WORKFLOW_NAME = f"hyperprep_{__version__.replace('.', '_')}_wf"
 
 
 def anat_settings(settings: Settings, plan: Plan) -> AnatSettings:

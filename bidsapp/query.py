@@ -153,7 +153,11 @@ def _participant(
     if not by_session:
         problems.append(_no_t1w(settings, label))
     sessions: list[SessionInput] = []
-    remarks: list[str] = []
+    remarks = [
+        f"session {ses} has no T1w image and is left out"
+        for ses in _session_folders(settings.bids_dir / f"sub-{label}")
+        if by_session and ses not in by_session and not settings.session_label
+    ]
     for ses in sorted(by_session, key=lambda ses: ses or ""):
         first, *others = by_session[ses]
         if others:
@@ -165,6 +169,11 @@ def _participant(
         scan = Scan(path, mask=mask, dseg=dseg, skull_stripped=_skull_stripped(path, settings.bids_dir))
         sessions.append(SessionInput(ses, scan, tuple(Path(image.path) for image in others)))
     return ParticipantInput(label, tuple(sessions), tuple(problems), tuple(remarks))
+
+
+def _session_folders(subject: Path) -> list[str]:
+    with os.scandir(subject) as entries:
+        return sorted(e.name[4:] for e in entries if e.name.startswith("ses-") and e.is_dir())
 
 
 def _no_t1w(settings: Settings, label: str) -> str:

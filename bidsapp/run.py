@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,11 +30,14 @@ class Progress:
     ----------
     nodes
         Full names of the nodes of each part of the workflow.
+    on_done
+        Called with the name of a part when all its nodes have ended well.
     """
 
     nodes: Mapping[str, frozenset[str]]
     ended: set[str] = field(default_factory=set)
     crashed: set[str] = field(default_factory=set)
+    on_done: Callable[[str], None] | None = None
 
     def __call__(self, node: Any, status: str) -> None:
         """Take note of a node that started, ended or failed."""
@@ -56,6 +59,8 @@ class Progress:
                     done,
                     len(names),
                 )
+                if done == len(names) and self.on_done is not None:
+                    self.on_done(part)
 
     def unfinished(self, part: str) -> frozenset[str]:
         """Nodes of a part that did not end well."""
@@ -67,6 +72,7 @@ def execute(
     participants: Sequence[str],
     settings: Settings,
     plugin: tuple[str, Mapping[str, Any]] | None = None,
+    on_done: Callable[[str], None] | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Run a workflow that holds one workflow per participant, and perhaps others that these share.
 
@@ -82,6 +88,8 @@ def execute(
         Settings of this run.
     plugin
         Nipype plugin and its arguments instead of our own scheduler.
+    on_done
+        Called with the label of a participant as soon as it is finished without failure.
 
     Returns
     -------
@@ -115,7 +123,8 @@ def execute(
             if reasons:
                 return dict.fromkeys(participants, reasons)
         parts = {f"sub-{label}": _node_names(workflow, name) for name, label in own.items()}
-        found = _run(workflow, parts, settings, plugin)
+        done = None if on_done is None else lambda part: on_done(part.removeprefix("sub-"))
+        found = _run(workflow, parts, settings, plugin, done)
     return {label: found[f"sub-{label}"] for label in participants}
 
 
@@ -124,9 +133,10 @@ def _run(
     parts: Mapping[str, frozenset[str]],
     settings: Settings,
     plugin: tuple[str, Mapping[str, Any]] | None,
+    on_done: Callable[[str], None] | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Run a workflow to its end and say why its parts failed, if they did."""
-    progress = Progress(parts)
+    progress = Progress(parts, on_done=on_done)
     runner = make_runner(workflow, settings, plugin)
     runner._status_callback = progress
     stopped = ""

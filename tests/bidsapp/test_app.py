@@ -83,7 +83,13 @@ def test_a_report_that_fails_is_a_failure(run: Run, app: Stub, capsys: pytest.Ca
     assert run() == 1
     captured = capsys.readouterr()
     assert "failed: sub-03" in captured.out
-    assert "sub-03 failed: the report could not be written: no figures" in captured.err
+    assert "sub-03 failed: the report could not be written: RuntimeError: no figures" in captured.err
+
+
+def test_a_report_is_written_once_when_its_participant_is_done(run: Run, app: Stub) -> None:
+    app.fail["01"] = "broken"
+    assert run() == 1
+    assert [report["subject"] for report in app.reports] == ["02", "03", "01"]
 
 
 def truncated(path: Path) -> None:
@@ -322,10 +328,16 @@ def test_a_second_run_leaves_shared_files_alone(run: Run, out: Path) -> None:
 def test_reports_only_computes_nothing(
     run: Run, app: Stub, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (out / "sub-02/figures").mkdir(parents=True)
     assert run("--reports-only", "--participant-label", "02") == 0
     assert not written(out, "02")
     assert (out / "sub-02.html").is_file()
     assert "wrote the reports of 1 of 1 participant. Report: " in capsys.readouterr().out
+
+
+def test_reports_only_needs_results(run: Run, app: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--reports-only", "--participant-label", "02") == 1
+    assert "there are no results of sub-02 in " in capsys.readouterr().err
 
 
 def test_boilerplate_only_prints_the_methods(run: Run, out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,6 +46,13 @@ def test_a_session_that_is_asked_for_and_missing_is_a_problem(settings: Settings
     assert one.problems == ("sub-01 has no T1w image in session later",)
 
 
+def test_a_session_without_t1w_is_remarked(settings: Settings) -> None:
+    (settings.bids_dir / "sub-01/ses-later/anat").mkdir(parents=True)
+    (one,) = find_inputs(settings, ("01",))
+    assert one.problems == ()
+    assert one.remarks == ("session later has no T1w image and is left out",)
+
+
 def test_the_first_of_several_t1w_is_used_and_the_others_are_named(
     settings: Settings, make_scan: Maker
 ) -> None:
