@@ -18,7 +18,8 @@ from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.hypermorph import HyperMorph
 from hyperprep.models.nn.warp import integrate, warp
 from hyperprep.models.predict.device import pick_device, torch_threads
-from hyperprep.models.predict.refine import RefineSettings, refine as refine_velocity
+from hyperprep.models.predict.refine import RefineSettings
+from hyperprep.models.predict.refine import refine as refine_velocity
 from hyperprep.models.predict.sampling import lattice_grid, sample_averaged
 from hyperprep.models.predict.tune import search_lambda
 from hyperprep.models.spatial.grids import Grid

@@ -133,8 +133,7 @@ def _intensity_range(values: np.ndarray, share: np.ndarray | None) -> tuple[floa
     if share is not None:
         inside = values[share > 0.5] if (share > 0.5).any() else values
         low, high = (float(value) for value in np.percentile(inside, (0.5, 99.5)))
-        low = min(low, 0.0) if low > 0 else low
-        threshold = low
+        low = threshold = min(low, 0.0)
     else:
         low = float(np.percentile(values, 1))
         bright = values[values > low]
