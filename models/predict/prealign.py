@@ -174,7 +174,8 @@ def _verdict(pair: Pair, refined: tuple[np.ndarray, float], start: str) -> Preal
         )
     elif contrast < ENOUGH_CONTRAST:
         reason = (
-            f"The images match hardly better than when misaligned on purpose: {contrast:.1f} standard deviations, "
-            f"at least {ENOUGH_CONTRAST:.0f} are needed. Look at both; give masks or correct their orientation."
+            f"The images match hardly better than when misaligned on purpose ({contrast:.1f} standard "
+            f"deviations, at least {ENOUGH_CONTRAST:.0f} are needed): look at both, and give masks or "
+            "correct their orientation."
         )
     return Prealignment(matrix, -information, overlap, contrast, not reason, reason, start)
