@@ -1,1 +1,1 @@
-"""Everything numeric: geometry, networks, losses, synthesis, prediction and training. Never Nipype, never BIDS."""
+"""Everything numeric: geometry, networks, losses, synthesis, prediction, training. No Nipype, no BIDS."""

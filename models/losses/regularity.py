@@ -40,7 +40,12 @@ def jacobian_determinant(displacement: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        (B, *spatial - 1).
+        (B, *spatial - 1); zero or negative where the motion folds.
+
+    Examples
+    --------
+    >>> jacobian_determinant(torch.zeros(1, 3, 2, 3, 4)).unique().tolist()
+    [1.0]
     """
     x, y, z = (n - 1 for n in displacement.shape[2:])
     rows = [displacement.diff(dim=axis)[:, :, :x, :y, :z] for axis in (2, 3, 4)]

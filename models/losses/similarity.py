@@ -1,39 +1,10 @@
-"""Image similarity with box windows, whose sums are differences of cumulative sums."""
+"""Image similarity."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
-
-def box_mean(volume: torch.Tensor, window: int) -> torch.Tensor:
-    """Average over cubes of ``window`` voxels a side; outside counts as zero.
-
-    Parameters
-    ----------
-    volume
-        (B, C, *spatial).
-
-    Examples
-    --------
-    >>> box_mean(torch.ones(1, 1, 5, 5, 5), 3)[0, 0, 2, 2, 2].item()
-    1.0
-    """
-    half = window // 2
-    for axis in range(2, volume.ndim):
-        pad = [0] * (2 * (volume.ndim - 2))
-        pad[2 * (volume.ndim - 1 - axis)], pad[2 * (volume.ndim - 1 - axis) + 1] = half + 1, half
-        total = F.pad(volume, pad).cumsum(axis)
-        n = volume.shape[axis]
-        volume = (total.narrow(axis, window, n) - total.narrow(axis, 0, n)) / window
-    return volume
-
-
-def local_statistics(fixed: torch.Tensor, moved: torch.Tensor, window: int) -> tuple[torch.Tensor, ...]:
-    """Give local means and (co)variances: mean_f, mean_m, cross, var_f, var_m, each (B, 1, *spatial)."""
-    stack = torch.cat([fixed, moved, fixed * fixed, moved * moved, fixed * moved], dim=1)
-    mean_f, mean_m, ff, mm, fm = box_mean(stack, window).split(1, dim=1)
-    return mean_f, mean_m, fm - mean_f * mean_m, (ff - mean_f**2).clamp_min(0), (mm - mean_m**2).clamp_min(0)
+from hyperprep.models.nn.box import local_statistics
 
 
 def local_ncc(
@@ -44,7 +15,7 @@ def local_ncc(
     eps: float = 1e-5,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Give the mean squared local correlation coefficient (HyperMorph section 3.1; Avants et al. 2008), in [0, 1].
+    """Give the mean squared local correlation, in [0, 1] (HyperMorph section 3.1; Avants et al. 2008).
 
     Parameters
     ----------
@@ -55,7 +26,19 @@ def local_ncc(
     eps
         Variance product below which a window says nothing.
     mask
-        (B, 1, *spatial): where the mean is taken.
+        (B, 1, *spatial): where the mean is taken; everywhere when not given.
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar, higher is better.
+
+    Examples
+    --------
+    >>> image = torch.arange(7 * 8 * 9).view(1, 1, 7, 8, 9) % 5 / 5
+    >>> inner = torch.nn.functional.pad(torch.ones(1, 1, 5, 6, 7), [1] * 6)
+    >>> round(local_ncc(image, 1 - image, window=3, mask=inner).item(), 2)
+    1.0
     """
     _, _, cross, var_f, var_m = local_statistics(fixed, moved, window)
     squared = cross * cross / (var_f * var_m + eps)
@@ -65,5 +48,23 @@ def local_ncc(
 
 
 def mean_squared_error(fixed: torch.Tensor, moved: torch.Tensor, *, sigma: float = 0.05) -> torch.Tensor:
-    """Give the mean squared difference over sigma squared (HyperMorph eq. 3 with MSE, sigma 0.05)."""
+    """Give the mean squared difference over sigma squared (HyperMorph eq. 3 with MSE, sigma 0.05).
+
+    Parameters
+    ----------
+    fixed, moved
+        (B, 1, *spatial) in [0, 1].
+    sigma
+        Standard deviation of the noise, in the images' unit.
+
+    Returns
+    -------
+    torch.Tensor
+        Scalar, lower is better.
+
+    Examples
+    --------
+    >>> round(mean_squared_error(torch.zeros(1, 1, 2, 2, 2), torch.full((1, 1, 2, 2, 2), 0.1)).item(), 4)
+    4.0
+    """
     return (fixed - moved).square().mean() / sigma**2

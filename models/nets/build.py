@@ -15,10 +15,22 @@ from hyperprep.models.weights import WeightsEntry, load_state
 def build_network(description: Mapping[str, Any], n_labels: int = 0) -> nn.Module:
     """Make the network described by a manifest entry's ``network``, with fresh weights.
 
+    Parameters
+    ----------
+    description
+        ``kind`` and what that kind needs: ``channels`` and ``stem``, or ``primary`` and its ``options``.
+    n_labels
+        Number of conditions of a segmentation network.
+
     Raises
     ------
     WeightsError
         When the kind is not known to this version.
+
+    Examples
+    --------
+    >>> build_network({"kind": "segment", "channels": (4, 4), "stem": 2}, n_labels=3).divisor
+    4
     """
     kind = description.get("kind")
     if kind in ("locate", "segment"):
@@ -28,7 +40,8 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0) -> nn.Modul
 
         return HyperMorph.from_description(description)
     raise WeightsError(
-        f"The weights describe a network of kind {kind!r}, which this version does not know. Update hyperprep."
+        f"The weights describe a network of kind {kind!r}, which this version does not know. "
+        "Update hyperprep."
     )
 
 

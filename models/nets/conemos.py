@@ -12,8 +12,8 @@ from hyperprep.models.nn.film import Conditioner, modulate
 class ConditionalUNet(nn.Module):
     """3-D U-Net in which every convolution is modulated by the asked label.
 
-    Four levels of two 3 x 3 x 3 convolutions; 16-32-64-128 channels by level give the 1.46 M parameters of the
-    paper's table 2 without modulation. Each convolution is followed by modulation and ReLU.
+    Four levels of two 3 x 3 x 3 convolutions; 16-32-64-128 channels by level give the 1.46 M parameters of
+    the paper's table 2 without modulation. Each convolution is followed by modulation and ReLU.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""A segmentation network whose trunk is computed once per image and whose last layer is made for each asked label."""
+"""A segmentation network: the trunk is computed once per image, the last layer made for each asked label."""
 
 from __future__ import annotations
 
@@ -22,7 +22,20 @@ class _Block(nn.Sequential):
 
 
 def space_to_depth(image: torch.Tensor, factor: int) -> torch.Tensor:
-    """Move each ``factor`` ** 3 cube of voxels into channels: (B, C, X, Y, Z) -> (B, C f^3, X/f, Y/f, Z/f)."""
+    """Move each cube of voxels into channels: (B, C, X, Y, Z) -> (B, C f^3, X/f, Y/f, Z/f).
+
+    Parameters
+    ----------
+    image
+        (B, C, X, Y, Z), sides divisible by ``factor``.
+    factor
+        Side f of the cubes in voxels.
+
+    Examples
+    --------
+    >>> space_to_depth(torch.arange(16).view(1, 1, 2, 2, 4), 2)[0, :, 0, 0, 0].tolist()
+    [0, 1, 4, 5, 8, 9, 12, 13]
+    """
     b, c, x, y, z = image.shape
     f = factor
     cubes = image.reshape(b, c, x // f, f, y // f, f, z // f, f)
@@ -30,7 +43,14 @@ def space_to_depth(image: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def depth_to_space(features: torch.Tensor, factor: int) -> torch.Tensor:
-    """Invert :func:`space_to_depth`."""
+    """Invert :func:`space_to_depth`: (B, C f^3, X, Y, Z) -> (B, C, X f, Y f, Z f).
+
+    Examples
+    --------
+    >>> image = torch.rand(1, 2, 4, 6, 8)
+    >>> torch.equal(depth_to_space(space_to_depth(image, 2), 2), image)
+    True
+    """
     b, c, x, y, z = features.shape
     f = factor
     cubes = features.reshape(b, c // f**3, f, f, f, x, y, z)
@@ -48,8 +68,8 @@ class Pointwise(nn.Linear):
 class HeadConditionedUNet(nn.Module):
     """U-Net trunk with a hypernetwork that makes the last layer from the asked label.
 
-    Cubes of ``stem`` voxels a side become channels at the entrance, and the last layer gives one logit for each
-    voxel of the cube, so all arithmetic happens on a grid ``stem`` times as coarse as image and result.
+    Cubes of ``stem`` voxels a side become channels at the entrance, and the last layer gives one logit for
+    each voxel of the cube, so all arithmetic happens on a grid ``stem`` times as coarse as image and result.
 
     Parameters
     ----------
@@ -75,8 +95,10 @@ class HeadConditionedUNet(nn.Module):
             self.lift.append(Pointwise(deep, c))
             self.up.append(nn.Sequential(_Block(c, c), _Block(c, c)))
         self.conditioner = Conditioner(n_labels, [stem**3 * (self.features + 1)])
+        made = self.conditioner.outputs[0]
+        assert isinstance(made, nn.Linear)
         with torch.no_grad():
-            self.conditioner.outputs[0].bias[-(stem**3) :] = -2.0
+            made.bias[-(stem**3) :] = -2.0
 
     @property
     def divisor(self) -> int:
@@ -111,19 +133,41 @@ class HeadConditionedUNet(nn.Module):
         """
         made = self.conditioner(conditions)[0]
         size = self.stem**3
-        weights = (
-            made[:, :-size]
-            .reshape(len(made), self.features, size)
-            .permute(1, 2, 0)
-            .reshape(self.features, -1)
-        )
+        matrices = made[:, :-size].reshape(len(made), self.features, size)
+        weights = matrices.permute(1, 2, 0).reshape(self.features, -1)
         return torch.addmm(made[:, -size:].T.reshape(-1), cells, weights).reshape(len(cells), size, len(made))
 
     def label_logits(self, trunk: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
-        """Apply the last layer of each asked label to a trunk output: (1, features, *coarse) -> (1, L, *spatial)."""
+        """Apply the last layer of each asked label to a trunk output.
+
+        Parameters
+        ----------
+        trunk
+            (1, features, *spatial / stem).
+        conditions
+            (L, n_labels) one-hot rows.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, (1, L, *spatial).
+        """
         logits = self.cell_logits(trunk[0].movedim(0, -1).reshape(-1, self.features), conditions)
         return depth_to_space(logits.permute(2, 1, 0).reshape(1, -1, *trunk.shape[2:]), self.stem)
 
     def forward(self, image: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
-        """Segment the asked labels: image (B, 1, *spatial), conditions (L, n_labels) -> logits (B, L, *spatial)."""
+        """Segment the asked labels.
+
+        Parameters
+        ----------
+        image
+            (B, 1, *spatial) in [0, 1], sides divisible by :attr:`divisor`.
+        conditions
+            (L, n_labels) one-hot rows.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, (B, L, *spatial).
+        """
         return torch.cat([self.label_logits(one[None], conditions) for one in self.trunk(image)])

@@ -22,6 +22,11 @@ def primary_network(kind: str, **options: Any) -> nn.Module:
     ------
     WeightsError
         When the name is not known.
+
+    Examples
+    --------
+    >>> sum(weights.numel() for weights in primary_network("unet").parameters())
+    313507
     """
     if kind == "unet":
         return RegistrationUNet(**options)
@@ -47,7 +52,13 @@ class HyperMorph(nn.Module):
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> HyperMorph:
-        """Make the network that a manifest entry's ``network`` describes."""
+        """Make the network that a manifest entry's ``network`` describes.
+
+        Raises
+        ------
+        WeightsError
+            When the primary network is not known.
+        """
         return cls(
             primary_network(description["primary"], **description.get("options", {})),
             description.get("n_hyper", 1),
@@ -66,8 +77,8 @@ class HyperMorph(nn.Module):
         Returns
         -------
         torch.Tensor
-            (B, 3, *spatial / 2), voxels of that grid; sampling the moving image at x + integrate(velocity) aligns it with the
-            fixed one, integrate(-velocity) is the inverse.
+            (B, 3, *spatial / 2), voxels of that grid; sampling the moving image at x + integrate(velocity)
+            aligns it with the fixed one, integrate(-velocity) is the inverse.
         """
         velocity: torch.Tensor = self.hyper(hyper, fixed, moving)
         return velocity

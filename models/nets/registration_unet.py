@@ -16,7 +16,8 @@ class RegistrationUNet(nn.Module):
     Parameters
     ----------
     normalise
-        Put an instance normalisation without parameters after each convolution, which learns about three times faster per step.
+        Put an instance normalisation without parameters after each convolution, which learns about three
+        times faster per step.
     """
 
     def __init__(self, *, normalise: bool = False) -> None:
@@ -31,6 +32,7 @@ class RegistrationUNet(nn.Module):
         self.tail = nn.ModuleList(nn.Conv3d(i, o, 3, padding=1) for i, o in ((32, 32), (32, 16), (16, 16)))
         self.flow = nn.Conv3d(16, 3, 3, padding=1)
         nn.init.normal_(self.flow.weight, std=1e-5)
+        assert self.flow.bias is not None
         nn.init.zeros_(self.flow.bias)
 
     def _step(self, convolution: nn.Module, features: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""A primary registration network with matching built in: learned steps along the force of the local correlation."""
+"""A primary registration network with matching built in: learned steps along the correlation's force."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hyperprep.models.losses.similarity import local_statistics
+from hyperprep.models.nn.box import local_statistics
 from hyperprep.models.nn.warp import integrate, warp
 
 
@@ -17,8 +17,8 @@ def correlation_force(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the direction in which each voxel of the moved image must go for the local correlation to grow.
 
-    The derivative of the squared local correlation with respect to the moved intensity, times the moved image's gradient
-    (Avants et al. 2008, eq. 6), squashed to (-1, 1) per component.
+    The derivative of the squared local correlation with respect to the moved intensity, times the moved
+    image's gradient (Avants et al. 2008, eq. 6), squashed to (-1, 1) per component.
 
     Parameters
     ----------
@@ -26,11 +26,20 @@ def correlation_force(
         (B, 1, *spatial) in [0, 1].
     window
         Side of the correlation window in voxels.
+    eps
+        Variance product below which a window says nothing.
 
     Returns
     -------
     tuple of torch.Tensor
         Force (B, 3, *spatial) and squared correlation (B, 1, *spatial).
+
+    Examples
+    --------
+    >>> dark, bright = torch.zeros(1, 1, 4, 5, 6), torch.ones(1, 1, 4, 5, 6)
+    >>> force, correlation = correlation_force(dark, bright, window=3)
+    >>> tuple(force.shape), force.abs().max().item(), tuple(correlation.shape)
+    ((1, 3, 4, 5, 6), 0.0, (1, 1, 4, 5, 6))
     """
     mean_f, mean_m, cross, var_f, var_m = local_statistics(fixed, moved, window)
     below = var_f * var_m + eps
@@ -52,17 +61,19 @@ def correlation_force(
 
 
 class UnrolledMatching(nn.Module):
-    """Velocity by learned steps, coarse to fine: each sees the force of the local correlation at the present alignment.
+    """Velocity by learned steps, coarse to fine, each of which sees the force of the local correlation.
 
-    At each level the moving image is warped by the velocity found so far; force, correlation and both images enter three
-    3 x 3 x 3 convolutions (one set per level) whose output is added to the velocity.
+    At each level the moving image is warped by the velocity found so far; force and correlation at that
+    alignment and both images enter three 3 x 3 x 3 convolutions (one set per level) whose output is added to
+    the velocity.
 
     Parameters
     ----------
     channels
         Channels of the convolutions.
     steps
-        Steps at each level, coarsest first. Levels are twice as coarse each; the finest is half the images' resolution.
+        Steps at each level, coarsest first. Levels are twice as coarse each; the finest is half the images'
+        resolution.
     window
         Side of the correlation window in voxels of each level.
     """
@@ -74,6 +85,7 @@ class UnrolledMatching(nn.Module):
         for _ in self.steps:
             flow = nn.Conv3d(channels, 3, 3, padding=1)
             nn.init.normal_(flow.weight, std=1e-2)
+            assert flow.bias is not None
             nn.init.zeros_(flow.bias)
             self.levels.append(
                 nn.ModuleList(
@@ -102,7 +114,8 @@ class UnrolledMatching(nn.Module):
                 velocity = f.new_zeros((f.shape[0], 3, *f.shape[2:]))
             elif velocity.shape[2:] != f.shape[2:]:
                 velocity = 2 * F.interpolate(velocity, size=f.shape[2:], mode="trilinear")
-            first, second, flow = layers  # type: ignore[misc]
+            assert isinstance(layers, nn.ModuleList)
+            first, second, flow = layers
             for _ in range(count):
                 moved = warp(m, integrate(velocity, steps=4))
                 force, correlation = correlation_force(f, moved, window=self.window)

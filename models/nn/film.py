@@ -1,4 +1,4 @@
-"""Feature-wise linear modulation (CoNeMOS section 3.2): a condition scales and shifts the features of a convolution."""
+"""Feature-wise linear modulation (CoNeMOS section 3.2): a condition scales and shifts features."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class Conditioner(nn.Module):
         for i in range(depth):
             layers += [nn.Linear(n_inputs if i == 0 else width, width), nn.LeakyReLU(0.2)]
         self.trunk = nn.Sequential(*layers)
-        self.outputs = nn.ModuleList(nn.Linear(width, n) for n in out_sizes)
-        with (
-            torch.no_grad()
-        ):  # keep conditions apart through the depth: torch's default shrinks their differences 50 times
+        outputs = [nn.Linear(width, n) for n in out_sizes]
+        self.outputs = nn.ModuleList(outputs)
+        # keep conditions apart through the depth: torch's default shrinks their differences 50 times
+        with torch.no_grad():
             for i, layer in enumerate(m for m in self.trunk if isinstance(m, nn.Linear)):
                 if i == 0:
                     nn.init.normal_(layer.weight)
                 else:
                     nn.init.kaiming_normal_(layer.weight, a=0.2)
                 nn.init.zeros_(layer.bias)
-            for output in self.outputs:
+            for output in outputs:
                 nn.init.normal_(output.weight, std=0.2 / width**0.5)
                 nn.init.zeros_(output.bias)
 
@@ -56,6 +56,16 @@ def modulate(features: torch.Tensor, film: torch.Tensor) -> torch.Tensor:
         (B, C, *spatial).
     film
         (B, 2 C): gamma then beta.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, C, *spatial).
+
+    Examples
+    --------
+    >>> modulate(torch.ones(1, 1, 2, 2, 2), torch.tensor([[0.5, 3.0]])).unique().tolist()
+    [4.5]
     """
     gamma, beta = film.chunk(2, dim=1)
     shape = (*gamma.shape, *([1] * (features.ndim - 2)))

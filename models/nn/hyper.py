@@ -13,9 +13,10 @@ from torch.func import functional_call
 class HyperNetwork(nn.Module):
     """Fully connected network that makes every weight of a primary network from hyperparameters.
 
-    Each hyperparameter h in [0, 1] enters as (h, 1 - h). Dense layers of 32-64-64-128-128 units with ReLU, then one linear
-    output per primary tensor. Its bias starts at the primary tensor's own initial value and its matrix at a tenth of the spread of
-    that value, so the primary network starts as if initialised by itself.
+    Each hyperparameter h in [0, 1] enters as (h, 1 - h). Dense layers of 32-64-64-128-128 units with ReLU,
+    then one linear output per primary tensor. Its bias starts at the primary tensor's own initial value and
+    its matrix at a tenth of the spread of that value, so the primary network starts as if initialised by
+    itself.
 
     Parameters
     ----------
@@ -73,9 +74,8 @@ class Hyper(nn.Module):
     def __init__(self, primary: nn.Module, n_hyper: int = 1) -> None:
         super().__init__()
         self.hypernetwork = HyperNetwork(primary, n_hyper)
-        self._primary = [
-            primary.requires_grad_(False)
-        ]  # in a list: its own weights are neither trained nor stored
+        # in a list: its own weights are neither trained nor stored
+        self._primary = [primary.requires_grad_(False)]
 
     @property
     def primary(self) -> nn.Module:

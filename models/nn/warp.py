@@ -1,4 +1,4 @@
-"""Warping by dense displacements and integration of stationary velocities. All displacements are in voxels."""
+"""Warping by dense displacements and integration of stationary velocities, all in voxels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import torch.nn.functional as F
 
 
 def identity_grid(shape: tuple[int, ...] | torch.Size, like: torch.Tensor) -> torch.Tensor:
-    """Give voxel coordinates, (1, 3, *shape), on the device and in the type of ``like``."""
+    """Give voxel coordinates, (1, 3, *shape), on the device and in the type of ``like``.
+
+    Examples
+    --------
+    >>> identity_grid((2, 3, 4), torch.zeros(()))[0, :, 1, 2, 3].tolist()
+    [1.0, 2.0, 3.0]
+    """
     axes = [torch.arange(n, device=like.device, dtype=like.dtype) for n in shape]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
 
@@ -23,11 +29,22 @@ def warp(
         (B, C, *spatial).
     displacement
         (B, 3, *spatial), voxels, axis order of the array.
+    mode
+        ``"bilinear"`` (linear along each axis) or ``"nearest"``.
+    padding
+        ``"border"``: outside, the edge value holds; ``"zeros"``: outside is zero.
 
     Returns
     -------
     torch.Tensor
         (B, C, *spatial).
+
+    Examples
+    --------
+    >>> image = torch.tensor([0.0, 10.0, 20.0]).view(1, 1, 3, 1, 1)
+    >>> shift = torch.tensor([0.5, 0.0, 0.0]).view(1, 3, 1, 1, 1).expand(1, 3, 3, 1, 1)
+    >>> warp(image, shift).flatten().tolist()
+    [5.0, 15.0, 20.0]
     """
     shape = displacement.shape[2:]
     sizes = torch.tensor(image.shape[2:], device=image.device, dtype=image.dtype).view(1, 3, 1, 1, 1)
@@ -39,7 +56,23 @@ def warp(
 
 
 def compose(first: torch.Tensor, then: torch.Tensor) -> torch.Tensor:
-    """Give the displacement of x -> then(first(x)): ``first`` + ``then`` sampled where ``first`` leads."""
+    """Give the displacement of x -> then(first(x)): ``first`` + ``then`` sampled where ``first`` leads.
+
+    Parameters
+    ----------
+    first, then
+        (B, 3, *spatial), voxels.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, 3, *spatial), voxels.
+
+    Examples
+    --------
+    >>> compose(torch.full((1, 3, 4, 4, 4), 0.5), torch.full((1, 3, 4, 4, 4), 0.25)).unique().tolist()
+    [0.75]
+    """
     return first + warp(then, first)
 
 
@@ -57,6 +90,11 @@ def integrate(velocity: torch.Tensor, *, steps: int = 5) -> torch.Tensor:
     -------
     torch.Tensor
         Displacement, (B, 3, *spatial), voxels. The inverse is ``integrate(-velocity)``.
+
+    Examples
+    --------
+    >>> integrate(torch.full((1, 3, 4, 4, 4), 0.5)).unique().tolist()
+    [0.5]
     """
     displacement = velocity / 2**steps
     for _ in range(steps):
@@ -65,5 +103,25 @@ def integrate(velocity: torch.Tensor, *, steps: int = 5) -> torch.Tensor:
 
 
 def resize(field: torch.Tensor, shape: tuple[int, ...] | torch.Size, *, factor: float) -> torch.Tensor:
-    """Resample a displacement to another grid of the same field of view and scale its voxels by ``factor``."""
+    """Resample a displacement to another grid of the same field of view and scale it by ``factor``.
+
+    Parameters
+    ----------
+    field
+        (B, 3, *spatial), voxels.
+    shape
+        Sides of the other grid in voxels.
+    factor
+        How many voxels of the other grid make one of the field's.
+
+    Returns
+    -------
+    torch.Tensor
+        (B, 3, *shape), voxels of the other grid.
+
+    Examples
+    --------
+    >>> resize(torch.ones(1, 3, 2, 3, 4), (4, 6, 8), factor=2.0).unique().tolist()
+    [2.0]
+    """
     return F.interpolate(field, size=tuple(shape), mode="trilinear", align_corners=False) * factor

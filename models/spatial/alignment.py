@@ -13,7 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from hyperprep.models.spatial.affines import restrict, similarities
 from hyperprep.models.spatial.matching import BINS, Matcher
-from hyperprep.models.spatial.pyramid import Pyramid
+from hyperprep.models.spatial.pyramid import Level, Pyramid
 
 _BATCHES = (20, 40, 80)  # candidates optimised before the search looks whether it may stop
 
@@ -68,7 +68,7 @@ def _candidates(pair: Pair, dof: int) -> np.ndarray:
     return np.concatenate([np.eye(4)[None], maps])
 
 
-def search(pair: Pair, dof: int, *, enough_contrast: float) -> list[np.ndarray]:
+def search(pair: Pair, dof: int, *, enough_contrast: float = 9.0) -> list[np.ndarray]:
     """Search similarity (rigid) maps from afar, at 8 mm.
 
     Candidates are optimised in order of their mutual information, in growing batches, until the best of them
@@ -81,7 +81,7 @@ def search(pair: Pair, dof: int, *, enough_contrast: float) -> list[np.ndarray]:
     dof
         6 searches rigid maps, 7 and 12 similarity maps.
     enough_contrast
-        :func:`contrast_of` at which the search may stop early.
+        :func:`contrast_of` at 4 mm at which the search may stop early.
 
     Returns
     -------
@@ -103,7 +103,7 @@ def search(pair: Pair, dof: int, *, enough_contrast: float) -> list[np.ndarray]:
             (optimise(fine, matrix, freedom, iterations=20) for matrix in leaders), key=lambda r: -r[1]
         )
         best = _distinct((matrix for matrix, _ in sharp), some, nearest=5.0, count=3)
-        if contrast_of(pair, best[0]) >= enough_contrast:
+        if contrast_of(pair, best[0], level=4) >= enough_contrast:
             break
     return best
 
@@ -145,7 +145,7 @@ def optimise(
 ) -> tuple[np.ndarray, float]:
     """Maximise mutual information from a start (L-BFGS-B); give the map and its information in nats."""
     center = matcher.points.mean(axis=0)
-    begin = restrict(start, dof, center=center)
+    begin = restrict(start, max(dof, 7), center=center)  # 6: the scale of the start stays
     steps = 1e-3 * np.concatenate([np.zeros((1, dof)), np.eye(dof), -np.eye(dof)])
 
     def objective(parameters: np.ndarray) -> tuple[float, np.ndarray]:
@@ -186,14 +186,25 @@ def _maps_near(begin: np.ndarray, center: np.ndarray, dof: int, parameters: np.n
     return maps
 
 
-def contrast_of(pair: Pair, matrix: np.ndarray, *, count: int = 100) -> float:
-    """Compare the mutual information at 4 mm with that of random misalignments, in standard deviations.
+def contrast_of(pair: Pair, matrix: np.ndarray, *, level: int = 2, count: int = 100) -> float:
+    """Compare an alignment's mutual information with that of random misalignments, in standard deviations.
 
     Turns of 12 to 25 degrees, shifts of 10 mm and scales of +-10 % leave the outlines of two wrongly aligned
     heads about as similar as they were, but spoil a true alignment.
+
+    Parameters
+    ----------
+    pair
+        The images.
+    matrix
+        ``(4, 4)`` point map, fixed to moving.
+    level
+        Voxel size in mm at which the images are compared.
+    count
+        Number of misalignments.
     """
     rng = np.random.default_rng(0)
-    matcher = pair.matcher(4, 0, 6000)
+    matcher = pair.matcher(level, 0, 6000 if level > 2 else 12_000)
     center = matcher.points.mean(axis=0)
     axes, directions = rng.normal(size=(2, count, 3))
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)
@@ -210,10 +221,18 @@ def contrast_of(pair: Pair, matrix: np.ndarray, *, count: int = 100) -> float:
 
 
 def overlap_of(pair: Pair, matrix: np.ndarray) -> float:
-    """Share of the fixed foreground (4 mm) that lands on the moving foreground."""
+    """Compute how much of one foreground lies on the other, at 4 mm, in [0, 1].
+
+    The larger of both shares counts, as a brain may be aligned with a whole head.
+    """
     fixed, moving = pair.fixed.levels[4], pair.moving.levels[4]
-    points = fixed.grid.to_world(np.argwhere(fixed.domain(0)))
-    voxels = np.rint(moving.grid.to_voxels(points @ matrix[:3, :3].T + matrix[:3, 3])).astype(int)
-    inside = ((voxels >= 0) & (voxels < moving.data.shape)).all(axis=1)
-    hits = moving.domain(0)[tuple(voxels[inside].T)]
+    return max(_share_on(fixed, moving, matrix), _share_on(moving, fixed, np.linalg.inv(matrix)))
+
+
+def _share_on(source: Level, target: Level, matrix: np.ndarray) -> float:
+    """Share of a level's foreground that a map takes onto another level's foreground."""
+    points = source.grid.to_world(np.argwhere(source.domain(0)))
+    voxels = np.rint(target.grid.to_voxels(points @ matrix[:3, :3].T + matrix[:3, 3])).astype(np.int64)
+    inside = ((voxels >= 0) & (voxels < target.data.shape)).all(axis=1)
+    hits = target.domain(0)[tuple(voxels[inside].T)]
     return float(hits.sum() / len(points))

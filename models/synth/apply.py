@@ -14,7 +14,7 @@ from hyperprep.models.synth.maps import ORIGIN_MM, LabelMaps
 
 @dataclass(frozen=True)
 class Lattice:
-    """Where an image's voxels lie in the template frame: shape, spacing (mm) and first voxel centre (RAS mm)."""
+    """Where an image's voxels lie in the template frame: shape, spacing (mm), first centre (RAS mm)."""
 
     shape: tuple[int, int, int]
     spacing: float
@@ -67,8 +67,16 @@ def sample_anatomy(
 
     Parameters
     ----------
+    maps
+        Label maps in the template frame.
+    anatomy
+        Which head, and how it is deformed.
+    lattice
+        Where the image's voxels lie.
     subsamples
         Points per voxel: their mixture is the partial volume of the image.
+    seed
+        Seed of the points inside the voxels.
     points
         (3, *shape) mm to look up in place of the lattice's own points.
 
@@ -129,7 +137,11 @@ def _blur(image: torch.Tensor, sigma: tuple[float, float, float]) -> torch.Tenso
         kernel = torch.exp(-0.5 * (x / s) ** 2)
         kernel /= kernel.sum()
         padded = F.pad(image.movedim(axis, -1), (3, 3), mode="replicate")
-        image = sum(padded[..., i : i + image.shape[axis]] * kernel[i] for i in range(7)).movedim(-1, axis)  # type: ignore[union-attr]
+        n = image.shape[axis]
+        total = padded[..., :n] * kernel[0]
+        for i in range(1, 7):
+            total = total + padded[..., i : i + n] * kernel[i]
+        image = total.movedim(-1, axis)
     return image
 
 
@@ -142,7 +154,15 @@ def _thicken(image: torch.Tensor, axis: int, factor: float) -> torch.Tensor:
 
 
 def dilate(mask: torch.Tensor, voxels: int) -> torch.Tensor:
-    """Grow a 0/1 mask (*shape) by a number of voxels along each axis."""
+    """Grow a 0/1 mask (*shape) by a number of voxels along each axis.
+
+    Examples
+    --------
+    >>> mask = torch.zeros(7, 8, 9)
+    >>> mask[3, 4, 4] = 1
+    >>> int(dilate(mask, 1).sum())
+    27
+    """
     if voxels < 1:
         return mask
     out = mask[None, None]
@@ -154,7 +174,29 @@ def dilate(mask: torch.Tensor, voxels: int) -> torch.Tensor:
 
 
 def rescale(image: torch.Tensor, mask: torch.Tensor, low: float = 0.5, high: float = 99.5) -> torch.Tensor:
-    """Map the percentiles inside the mask to 0 and 1, and clip (CAPABILITIES section 0, Intensity)."""
+    """Map percentiles inside the mask to 0 and 1, and clip.
+
+    Parameters
+    ----------
+    image
+        (*shape), any unit.
+    mask
+        (*shape) 0/1. With fewer than 64 voxels the percentiles are those of the whole image.
+    low, high
+        Percentiles, 0 to 100.
+
+    Returns
+    -------
+    torch.Tensor
+        (*shape) in [0, 1].
+
+    Examples
+    --------
+    >>> image = torch.arange(504.0).view(7, 8, 9)
+    >>> scaled = rescale(image, torch.ones(7, 8, 9))
+    >>> scaled.min().item(), scaled.max().item()
+    (0.0, 1.0)
+    """
     inside = image[mask > 0.5]
     if inside.numel() < 64:
         inside = image.flatten()
@@ -168,8 +210,12 @@ def render(sampling: Sampling, groups: torch.Tensor, contrast: Contrast, *, spac
 
     Parameters
     ----------
+    sampling
+        Labels and brain mask on the image's lattice.
     groups
         (n labels,) intensity group of each label index.
+    contrast
+        Intensities and artefacts.
     spacing
         Voxel size in mm.
 
@@ -195,7 +241,8 @@ def render(sampling: Sampling, groups: torch.Tensor, contrast: Contrast, *, spac
         align_corners=True,
     )[0, 0]
     image = image.clamp_min(0) * bias.exp()
-    image = _blur(image, tuple(b / spacing for b in contrast.blur_mm))  # type: ignore[arg-type]
+    x, y, z = (b / spacing for b in contrast.blur_mm)
+    image = _blur(image, (x, y, z))
     if contrast.slices is not None and contrast.slices[1] > spacing:
         image = _thicken(image, contrast.slices[0], contrast.slices[1] / spacing)
     scale = image.max().clamp_min(1e-5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import zoom
 
 from hyperprep.models.synth.maps import TISSUE_GROUPS
 
@@ -82,7 +83,7 @@ _PRIORS: dict[str, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class SynthSpec:
-    """Ranges from which synthetic images are drawn; millimetres and degrees, half-widths unless said otherwise."""
+    """Ranges from which synthetic images are drawn: mm and degrees, half-widths unless said otherwise."""
 
     rotation_deg: float = 10.0
     shift_mm: float = 6.0
@@ -170,10 +171,22 @@ def draw_anatomy(
 
     Parameters
     ----------
+    rng
+        Where all randomness comes from.
+    spec
+        Ranges of rotation, shift, scale, shear and warp.
+    n_maps
+        Number of label maps to choose from.
     extent_mm
         Size of the image's field of view, which the velocity lattice spans.
     index
         The label map to take; drawn when not given.
+
+    Examples
+    --------
+    >>> anatomy = draw_anatomy(np.random.default_rng(0), SynthSpec(), 1, (192.0, 224.0, 192.0))
+    >>> anatomy.index, anatomy.velocity.shape, bool(np.linalg.det(anatomy.matrix) > 0)
+    (0, (3, 9, 11, 9), True)
     """
     linear = _rotation(rng.uniform(-1, 1, 3) * spec.rotation_deg)
     scales = np.exp(rng.uniform(-1, 1) * spec.log_scale + rng.uniform(-1, 1, 3) * spec.anisotropic_log_scale)
@@ -183,16 +196,14 @@ def draw_anatomy(
     matrix[:3, :3] = linear @ shear @ np.diag(1 / scales)
     centre = np.array([0.0, -18.0, 12.0])
     matrix[:3, 3] = centre - matrix[:3, :3] @ (centre + rng.uniform(-1, 1, 3) * spec.shift_mm)
-    velocity = 0.0
+    velocity: np.ndarray | None = None
     for spacing, share in ((2 * spec.warp_spacing_mm, 1.0), (spec.warp_spacing_mm, 0.6)):
         shape = tuple(int(np.ceil(e / spacing)) + 1 for e in extent_mm)
         coarse = rng.standard_normal((3, *shape)) * share * spec.warp_mm * rng.uniform(0, 1)
-        if isinstance(velocity, float):
-            velocity, shape_first = coarse, shape
+        if velocity is None:
+            velocity = coarse
         else:
-            from scipy.ndimage import zoom
-
-            factors = [1, *(b / a for a, b in zip(shape_first, shape, strict=True))]
+            factors = [1, *(b / a for a, b in zip(velocity.shape[1:], shape, strict=True))]
             velocity = zoom(velocity, factors, order=1, grid_mode=True, mode="nearest") + coarse
     return Anatomy(
         index=int(rng.integers(n_maps)) if index is None else index,
@@ -203,7 +214,24 @@ def draw_anatomy(
 
 
 def draw_contrast(rng: np.random.Generator, spec: SynthSpec, n_groups: int) -> Contrast:
-    """Draw the look of an image: a contrast of the clinic or a random one, artefacts, and the state of the skull."""
+    """Draw the look of an image: a contrast of the clinic or a random one, artefacts, state of the skull.
+
+    Parameters
+    ----------
+    rng
+        Where all randomness comes from.
+    spec
+        Ranges and chances.
+    n_groups
+        Number of intensity groups, background included.
+
+    Examples
+    --------
+    >>> spec = SynthSpec(random_contrast=0.0, contrasts=("FLAIR",))
+    >>> contrast = draw_contrast(np.random.default_rng(0), spec, 20)
+    >>> contrast.name, contrast.means.shape
+    ('FLAIR', (20,))
+    """
     tissues = list(TISSUE_GROUPS)
     means, sds = rng.uniform(0.02, 1.0, n_groups), rng.uniform(0.01, 0.09, n_groups)
     name = "random"
@@ -229,12 +257,14 @@ def draw_contrast(rng: np.random.Generator, spec: SynthSpec, n_groups: int) -> C
         if rng.random() < spec.thick_slices
         else None
     )
+    log_bias = rng.standard_normal((4, 4, 4)) * rng.uniform(0, spec.bias)
+    blur_x, blur_y, blur_z = (float(b) for b in rng.uniform(0, spec.blur_mm, 3))
     return Contrast(
         name=name,
         means=means.astype(np.float32),
         sds=sds.astype(np.float32),
-        log_bias=(rng.standard_normal((4, 4, 4)) * rng.uniform(0, spec.bias)).astype(np.float32),
-        blur_mm=tuple(float(b) for b in rng.uniform(0, spec.blur_mm, 3)),
+        log_bias=log_bias.astype(np.float32),
+        blur_mm=(blur_x, blur_y, blur_z),
         slices=slices,
         gamma=float(np.exp(rng.uniform(-1, 1) * spec.log_gamma)),
         noise=float(rng.uniform(0, spec.noise)),

@@ -90,19 +90,41 @@ class LabelMaps:
     numbers: tuple[int, ...]
 
     def lookup(self, structures: tuple[int, ...]) -> torch.Tensor:
-        """Make the table from label index to 1 + position in ``structures`` (0: none of them), merging per MERGED."""
+        """Make the table from label index to 1 + position in ``structures``, 0 where in none of them.
+
+        Structures in ``MERGED`` count as the one that they are merged into.
+
+        Examples
+        --------
+        >>> LabelMaps(torch.empty(0), torch.empty(0), (0, 2, 17, 25, 41)).lookup((17, 41, 2)).tolist()
+        [0, 3, 1, 3, 2]
+        """
         order = {number: place + 1 for place, number in enumerate(structures)}
         return torch.tensor([order.get(MERGED.get(n, n), 0) for n in self.numbers], dtype=torch.uint8)
 
     def mirror_table(self) -> torch.Tensor:
-        """Make the table from label index to the index of the structure in the other hemisphere."""
+        """Make the table from label index to the index of the structure in the other hemisphere.
+
+        Examples
+        --------
+        >>> LabelMaps(torch.empty(0), torch.empty(0), (0, 2, 16, 41)).mirror_table().tolist()
+        [0, 3, 2, 1]
+        """
         place = {number: i for i, number in enumerate(self.numbers)}
         return torch.tensor(
             [place.get(mirrored(n), i) for i, n in enumerate(self.numbers)], dtype=torch.uint8
         )
 
     def groups(self) -> torch.Tensor:
-        """Give each label index its intensity group: background 0, then TISSUE_GROUPS, then one per extracerebral label."""
+        """Give each label index its intensity group.
+
+        Background is 0; the groups of ``TISSUE_GROUPS`` follow, then one group per extracerebral label.
+
+        Examples
+        --------
+        >>> LabelMaps(torch.empty(0), torch.empty(0), (0, 2, 41, 3, 500, 501)).groups().tolist()
+        [0, 1, 1, 2, 16, 17]
+        """
         names = list(TISSUE_GROUPS)
         table, extra = [], len(names) + 1
         for number in self.numbers:
@@ -124,7 +146,8 @@ def load_maps(path: str | Path) -> LabelMaps:
     path = Path(path)
     if not path.exists():
         raise NoInputError(
-            f"No prepared label maps at {path}. Make them with: python -m hyperprep.models.train prepare LABELMAPS.npz {path}"
+            f"No prepared label maps at {path}. Make them with: "
+            f"python -m hyperprep.models.train prepare LABELMAPS.npz {path}"
         )
     with np.load(path) as stored:
         return LabelMaps(

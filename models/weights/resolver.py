@@ -64,7 +64,13 @@ def package_dir() -> Path:
 
 
 def digest(path: Path) -> str:
-    """Give the SHA-256 of a file as hexadecimal digits."""
+    """Give the SHA-256 of a file as hexadecimal digits.
+
+    Examples
+    --------
+    >>> len(digest(Path(__file__)))
+    64
+    """
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -123,7 +129,8 @@ def find_weights(
     folder_given = Path(weights_dir) if weights_dir is not None else None
     if folder_given is not None and not folder_given.is_dir():
         raise WeightsError(
-            f"The weights folder {folder_given} does not exist. Give a folder with a {MANIFEST}, or leave the option out."
+            f"The weights folder {folder_given} does not exist. Give a folder with a {MANIFEST}, or leave "
+            "the option out."
         )
     looked: list[str] = []
     for origin, folder in _folders(explicit, folder_given):
@@ -134,20 +141,20 @@ def find_weights(
         file = explicit if explicit is not None else folder / entry["file"]
         if not file.is_file():
             raise WeightsError(
-                f"The manifest in {folder} names {entry['file']} for '{name}', but the file is not there. Copy it there, "
-                f"or train and export it: python -m hyperprep.models.train run {name} --maps MAPS; "
-                f"python -m hyperprep.models.train export runs/{name}."
+                f"The manifest in {folder} names {entry['file']} for '{name}', but the file is not there. "
+                f"Copy it there, or train and export it: python -m hyperprep.models.train run {name} "
+                f"--maps MAPS; python -m hyperprep.models.train export runs/{name}."
             )
         found = digest(file)
         if found != entry["sha256"]:
             raise WeightsError(
-                f"{file} is damaged or not the file that was exported: its sha256 is {found[:16]}..., the manifest says "
-                f"{str(entry['sha256'])[:16]}.... Copy the file again."
+                f"{file} is damaged or not the file that was exported: its sha256 is {found[:16]}..., the "
+                f"manifest says {str(entry['sha256'])[:16]}.... Copy the file again."
             )
         return WeightsEntry(name, file, found, entry)
     raise WeightsError(
-        f"No weights for '{name}'. Looked in: {'; '.join(looked)}. Point --weights-dir or ${ENVIRONMENT} to a folder that has them, "
-        f"or train them: python -m hyperprep.models.train run {name} --maps MAPS."
+        f"No weights for '{name}'. Looked in: {'; '.join(looked)}. Point --weights-dir or ${ENVIRONMENT} to "
+        f"a folder that has them, or train them: python -m hyperprep.models.train run {name} --maps MAPS."
     )
 
 

@@ -5,13 +5,16 @@ import torch
 
 from hyperprep.models.losses.dice import exclusive_loss, region_loss, soft_dice
 from hyperprep.models.losses.regularity import gradient_energy, jacobian_determinant
-from hyperprep.models.losses.similarity import box_mean, local_ncc, mean_squared_error
+from hyperprep.models.losses.similarity import local_ncc, mean_squared_error
+from hyperprep.models.nn.box import box_mean
 
 
 @pytest.mark.parametrize("window", [3, 5])
 def test_box_mean_equals_average_pooling(window):
     volume = torch.rand(1, 2, 7, 8, 9)
-    pooled = torch.nn.functional.avg_pool3d(volume, window, stride=1, padding=window // 2, count_include_pad=True)
+    pooled = torch.nn.functional.avg_pool3d(
+        volume, window, stride=1, padding=window // 2, count_include_pad=True
+    )
     assert torch.allclose(box_mean(volume, window), pooled, atol=1e-5)
 
 
@@ -54,4 +57,6 @@ def test_region_loss_is_least_for_the_truth():
 
 
 def test_mean_squared_error_is_scaled_by_the_noise():
-    assert mean_squared_error(torch.zeros(1, 1, 2, 2, 2), torch.full((1, 1, 2, 2, 2), 0.1)).item() == pytest.approx(4.0)
+    assert mean_squared_error(
+        torch.zeros(1, 1, 2, 2, 2), torch.full((1, 1, 2, 2, 2), 0.1)
+    ).item() == pytest.approx(4.0)

@@ -8,7 +8,12 @@ from hyperprep.models.nn.warp import compose, integrate, resize, warp
 
 def smooth_velocity(shape=(16, 18, 20), size=1.0):
     torch.manual_seed(1)
-    return torch.nn.functional.interpolate(torch.randn(1, 3, 3, 3, 3), size=shape, mode="trilinear", align_corners=True) * size
+    return (
+        torch.nn.functional.interpolate(
+            torch.randn(1, 3, 3, 3, 3), size=shape, mode="trilinear", align_corners=True
+        )
+        * size
+    )
 
 
 def test_warp_by_whole_voxels_shifts():

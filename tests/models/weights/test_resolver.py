@@ -29,7 +29,10 @@ def test_order_of_places(folder, monkeypatch):
     monkeypatch.setenv(ENVIRONMENT, str(environment))
     assert find_weights("toy").path.parent == environment
     assert find_weights("toy", weights_dir=given).path.parent == given
-    assert find_weights("toy", path=environment / "toy.safetensors", weights_dir=given).path.parent == environment
+    assert (
+        find_weights("toy", path=environment / "toy.safetensors", weights_dir=given).path.parent
+        == environment
+    )
     assert load_state(find_weights("toy", weights_dir=given))["w"].dtype == torch.float32
 
 
