@@ -18,11 +18,13 @@ class _ApplyTransformInputSpec(_ThreadedInputSpec):
     )
     interpolation = traits.Enum(
         "linear",
+        "bspline",
         "lanczos",
         "nearest",
         "label",
         usedefault=True,
-        desc="linear or lanczos (windowed sinc) for intensities, nearest or label (vote) for label maps",
+        desc="linear, bspline (cubic) or lanczos (windowed sinc, slow) for intensities, nearest or label "
+        "(vote) for label maps",
     )
 
 
@@ -32,6 +34,8 @@ class _ApplyTransformOutputSpec(TraitedSpec):
 
 class ApplyTransform(SimpleInterface):
     """Resample an image onto another's grid, interpolating once.
+
+    No value of the result lies outside the image's own range.
 
     Examples
     --------
@@ -48,6 +52,7 @@ class ApplyTransform(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         import nibabel as nb
+        import numpy as np
         import SimpleITK as sitk
 
         from hyperprep.models.spatial.grids import Grid
@@ -61,6 +66,11 @@ class ApplyTransform(SimpleInterface):
         reference = nb.load(self.inputs.reference_image)
         with itk_threads(self.inputs.num_threads):
             made = resample(source, Grid.of(reference), composite, interpolation=self.inputs.interpolation)
+        if self.inputs.interpolation in ("bspline", "lanczos"):
+            data = source.get_fdata(dtype=np.float32)
+            made = nb.Nifti1Image(
+                np.clip(made.get_fdata(dtype=np.float32), data.min(), data.max()), made.affine
+            )
         stem = Path(self.inputs.input_image).name.split(".", 1)[0]
         self._results["output_image"] = save_image(
             made, Path(runtime.cwd) / f"{stem}_trans.nii.gz", like=reference

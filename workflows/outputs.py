@@ -22,8 +22,12 @@ _SEGMENTATION = {"segmentation": SEGMENTATION_NAME, "suffix": "dseg"}
 _PREPROC = {"desc": "preproc", "suffix": "T1w"}
 _MASK = {"desc": "brain", "suffix": "mask"}
 _DESCRIPTIONS = {
+    "t1w_preproc": "T1w image, intensities corrected as the methods text says",
+    "brain_mask": "Brain mask",
     "dseg": "Structures with FreeSurfer's label numbers",
     "tissue_dseg": "Tissues: 1 grey matter, 2 white matter, 3 cerebrospinal fluid",
+    "tissues": "Probability of a tissue",
+    "volumes": "Volumes of the structures, from probabilities",
 }
 
 
@@ -110,21 +114,21 @@ def init_ds_native_wf(
     dseg_uri = derivative_uri(scan, **_SEGMENTATION)
     volumes_meta = {
         "Sources": [dseg_uri],
-        "Description": "Volumes of the structures, from probabilities",
+        "SpatialReference": raw,
         "volume_mm3": {"Description": "Volume", "Units": "mm^3"},
     }
     sinks: dict[str, dict[str, Any]] = {
         "t1w_preproc": {**_PREPROC, **corrected},
         "brain_mask": {**_MASK, **made, "Sources": given_mask, "Type": "Brain"},
-        "dseg": {**_SEGMENTATION, **made, "Description": _DESCRIPTIONS["dseg"]},
+        "dseg": {**_SEGMENTATION, **made},
         "dseg_legend": {**_SEGMENTATION, "extension": ".tsv"},
-        "tissue_dseg": {"suffix": "dseg", **made, "Description": _DESCRIPTIONS["tissue_dseg"]},
+        "tissue_dseg": {"suffix": "dseg", **made},
         "tissue_legend": {"suffix": "dseg", "extension": ".tsv"},
         "tissues": {"suffix": "probseg", "label": list(TISSUES), **made},
         "volumes": {**_SEGMENTATION, "desc": "volumes", "extension": ".tsv", **volumes_meta},
     }
     for field, keywords in sinks.items():
-        sink = _sink(scan, output_dir, field, **keywords)
+        sink = _sink(scan, output_dir, field, **keywords, Description=_DESCRIPTIONS.get(field))
         workflow.connect([(inputnode, sink, [(field, "in_file")])])
         if field in ("dseg", "tissue_dseg", "tissues"):
             workflow.connect([(inputnode, sink, [("segmentation_meta", "meta_dict")])])
@@ -185,8 +189,8 @@ def init_ds_standard_wf(
     sinks: dict[str, dict[str, Any]] = {
         "t1w_preproc": {**_PREPROC, "SkullStripped": skull_stripped},
         "brain_mask": {**_MASK, "Type": "Brain"},
-        "dseg": {**_SEGMENTATION, "Description": _DESCRIPTIONS["dseg"]},
-        "tissue_dseg": {"suffix": "dseg", "Description": _DESCRIPTIONS["tissue_dseg"]},
+        "dseg": {**_SEGMENTATION},
+        "tissue_dseg": {"suffix": "dseg"},
         "tissues": {"suffix": "probseg"},
     }
     for field, keywords in sinks.items():
@@ -195,7 +199,16 @@ def init_ds_standard_wf(
         sources = (
             [derivative_uri(scan, suffix="probseg", label=label) for label in TISSUES] if labels else [native]
         )
-        sink = _sink(scan, output_dir, field, **keywords, **labels, **placed, Sources=[*sources, xfm_uri])
+        sink = _sink(
+            scan,
+            output_dir,
+            field,
+            **keywords,
+            **labels,
+            **placed,
+            Sources=[*sources, xfm_uri],
+            Description=_DESCRIPTIONS[field],
+        )
         workflow.connect([
             (inputnode, sink, [(field, "in_file"), ("registration_meta", "meta_dict")]),
         ])  # fmt: skip

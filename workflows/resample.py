@@ -8,7 +8,7 @@ from niworkflows.engine import Workflow
 
 from hyperprep.interfaces.transform import ApplyTransform
 
-_INTERPOLATION = {"t1w_preproc": "lanczos", "brain_mask": "label", "dseg": "label", "tissue_dseg": "label"}
+_INTERPOLATION = {"t1w_preproc": "bspline", "brain_mask": "label", "dseg": "label", "tissue_dseg": "label"}
 
 
 def init_resample_wf(*, omp_nthreads: int = 1, name: str = "resample_wf") -> Workflow:
@@ -39,8 +39,8 @@ def init_resample_wf(*, omp_nthreads: int = 1, name: str = "resample_wf") -> Wor
     """
     workflow = Workflow(name=name)
     workflow.__desc__ = (
-        "Results were brought to standard space in a single interpolation each: windowed sinc for the image, "
-        "linear for probability maps, label voting for segmentations.\n"
+        "Results were brought to standard space in a single interpolation each: cubic B-spline for the "
+        "image, linear for probability maps, label voting for segmentations.\n"
     )
     fields = [*_INTERPOLATION, "tissues"]
     inputnode = pe.Node(niu.IdentityInterface(fields=[*fields, "transforms", "reference"]), name="inputnode")

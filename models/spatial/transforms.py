@@ -26,6 +26,7 @@ from hyperprep.models.spatial.itk import affine_to_itk, image_to_itk, itk_to_arr
 INTERPOLATORS = {
     "linear": sitk.sitkLinear,
     "nearest": sitk.sitkNearestNeighbor,
+    "bspline": sitk.sitkBSpline,
     "lanczos": sitk.sitkLanczosWindowedSinc,
     "label": sitk.sitkLabelLinear,
 }
@@ -261,7 +262,8 @@ def resample(
     chain_or_itk
         Point map from the reference space to the image's space, as a chain (RAS) or an ITK transform (LPS).
     interpolation
-        ``"linear"`` or ``"lanczos"`` (windowed sinc; may leave the image's range a little) for intensities,
+        ``"linear"``, ``"bspline"`` (cubic) or ``"lanczos"`` (windowed sinc, forty times slower) for
+        intensities; the latter two may leave the image's range a little,
         ``"nearest"`` or ``"label"`` (the label with the largest linear weight) for label maps.
 
     Returns

@@ -47,6 +47,22 @@ def test_the_first_transform_comes_first(point: str, tmp_path: Path, workdir: Pa
     assert bright([double, shift]) == [[3, 4, 5]]  # 2 x + shift
 
 
+@pytest.mark.parametrize("interpolation", ["bspline", "lanczos"])
+def test_sharp_interpolation_keeps_the_range(
+    save: Callable[..., str], tmp_path: Path, workdir: Path, interpolation: str
+) -> None:
+    data = np.zeros((15, 16, 17), np.float32)
+    data[5:10, 5:10, 5:10] = 100
+    path = save(data, "box.nii.gz", np.eye(4))
+    shift = shift_file(tmp_path, (0.5, 0.5, 0.5), "a.txt")
+    apply = ApplyTransform(
+        input_image=path, reference_image=path, transforms=[shift], interpolation=interpolation
+    )
+    made = nb.load(apply.run().outputs.output_image).get_fdata()
+    assert made.min() == 0
+    assert made.max() == 100
+
+
 @pytest.mark.parametrize("interpolation", ["nearest", "label"])
 @pytest.mark.parametrize(("dtype", "largest"), [(np.uint8, 1), (np.int16, 30001)])
 def test_labels_stay_labels(
