@@ -67,10 +67,8 @@ class ApplyTransform(SimpleInterface):
         with itk_threads(self.inputs.num_threads):
             made = resample(source, Grid.of(reference), composite, interpolation=self.inputs.interpolation)
         if self.inputs.interpolation in ("bspline", "lanczos"):
-            data = source.get_fdata(dtype=np.float32)
-            made = nb.Nifti1Image(
-                np.clip(made.get_fdata(dtype=np.float32), data.min(), data.max()), made.affine
-            )
+            data, values = source.get_fdata(dtype=np.float32), made.get_fdata(dtype=np.float32)
+            made = nb.Nifti1Image(np.clip(values, min(data.min(), 0), data.max()), made.affine)
         stem = Path(self.inputs.input_image).name.split(".", 1)[0]
         self._results["output_image"] = save_image(
             made, Path(runtime.cwd) / f"{stem}_trans.nii.gz", like=reference
