@@ -1,4 +1,4 @@
-"""Deformable registration beside its peers: pairs of real brains with manual labels, prealigned alike, one run.
+"""Deformable registration beside its peers: pairs of brains with manual labels, prealigned alike, one run.
 
 python -m benchmarks.registration --data DATA --pairs 12 --threads 2 --out benchmarks/results/registration.md
 """
@@ -104,46 +104,61 @@ def ours(refine: str, threads: int) -> Method:
 
 
 def ants_method(kind: str) -> Method:
-    """A registration of antspyx; images arrive prealigned, so its own affine stage has little to do."""
+    """Run a registration of antspyx; images arrive prealigned, so its affine stage has little to do."""
 
     def run(fixed: Any, moving: Any) -> tuple[nb.Nifti1Image, np.ndarray | None, float]:
         import ants
 
         f, m = (ants.from_nibabel(i[0]) for i in (fixed, moving))
-        labels = ants.from_nibabel(nb.Nifti1Image(np.asanyarray(moving[1].dataobj).astype(np.float32), moving[1].affine))
+        values = np.asanyarray(moving[1].dataobj).astype(np.float32)
+        labels = ants.from_nibabel(nb.Nifti1Image(values, moving[1].affine))
         began = time.perf_counter()
         found = ants.registration(fixed=f, moving=m, type_of_transform=kind)
         seconds = time.perf_counter() - began
         moved = ants.apply_transforms(f, labels, found["fwdtransforms"], interpolator="nearestNeighbor")
-        determinant_field = ants.image_read(next(t for t in found["fwdtransforms"] if "Warp" in t))
-        field = np.moveaxis(determinant_field.numpy(), -1, -1).astype(np.float32) * np.array([-1, -1, 1], np.float32)
+        warp = ants.image_read(next(t for t in found["fwdtransforms"] if "Warp" in t))
+        field = warp.numpy().astype(np.float32) * np.array([-1, -1, 1], np.float32)
         return nb.Nifti1Image(moved.numpy().astype(np.int16), fixed[0].affine), field, seconds
 
     return run
 
 
 def nothing(fixed: Any, moving: Any) -> tuple[nb.Nifti1Image, None, float]:
-    """The common affine alone."""
+    """Give the common affine alone."""
     return moving[1], None, 0.0
 
 
 def rows(data: Path, count: int, threads: int, peers: bool) -> Iterator[dict[str, Any]]:
     """Run every method on every pair."""
     subjects = prealigned(data, threads)
-    methods: dict[str, Method] = {"affine": nothing, "ours, network alone": ours("none", threads), "ours, refined": ours("ncc", threads)}
+    methods: dict[str, Method] = {
+        "affine": nothing,
+        "ours, network alone": ours("none", threads),
+        "ours, refined": ours("ncc", threads),
+    }
     if peers:
-        methods |= {"antspyx SyN": ants_method("SyN"), "antspyx SyNQuick": ants_method("antsRegistrationSyNQuick[s]")}
+        methods |= {
+            "antspyx SyN": ants_method("SyN"),
+            "antspyx SyNQuick": ants_method("antsRegistrationSyNQuick[s]"),
+        }
     for fixed, moving in pairs_of(sorted(subjects), count):
         for name, method in methods.items():
             moved, field, seconds = method(subjects[fixed], subjects[moving])
-            row = {"pair": f"{fixed} <- {moving}", "method": name, "seconds": seconds, **measure(subjects[fixed][1], moved, field)}
+            row = {
+                "pair": f"{fixed} <- {moving}",
+                "method": name,
+                "seconds": seconds,
+                **measure(subjects[fixed][1], moved, field),
+            }
             print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
             yield row
 
 
 def main() -> None:
     """Print and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--threads", type=int, default=2)
@@ -152,14 +167,24 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(args.threads)
     found = list(rows(args.data, args.pairs, args.threads, not args.no_peers))
-    lines = ["| method | Dice all | Dice subcortical | folding % | sd of J | seconds |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| method | Dice all | Dice subcortical | folding % | sd of J | seconds |",
+        "|---|---|---|---|---|---|",
+    ]
     for name in dict.fromkeys(row["method"] for row in found):
         mine = [row for row in found if row["method"] == name]
-        mean = {k: np.mean([row[k] for row in mine]) for k in ("dice", "subcortical", "folding", "sd_jacobian", "seconds")}
-        lines.append(f"| {name} | {mean['dice']:.3f} | {mean['subcortical']:.3f} | {mean['folding']:.4f} | "
-                     f"{mean['sd_jacobian']:.3f} | {mean['seconds']:.1f} |")
+        mean = {
+            k: np.mean([row[k] for row in mine])
+            for k in ("dice", "subcortical", "folding", "sd_jacobian", "seconds")
+        }
+        lines.append(
+            f"| {name} | {mean['dice']:.3f} | {mean['subcortical']:.3f} | {mean['folding']:.4f} | "
+            f"{mean['sd_jacobian']:.3f} | {mean['seconds']:.1f} |"
+        )
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    lines.append(f"\n{args.pairs} pairs, {args.threads} threads, peak memory of the whole run {memory:.1f} GiB.")
+    lines.append(
+        f"\n{args.pairs} pairs, {args.threads} threads, peak memory of the whole run {memory:.1f} GiB."
+    )
     text = "\n".join(lines)
     print(text)
     if args.out:
