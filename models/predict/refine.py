@@ -1,4 +1,4 @@
-"""Instance refinement: a few optimiser steps on one pair, starting from a velocity (CAPABILITIES section 2 b)."""
+"""Instance refinement: a few optimiser steps on one pair, starting from a velocity."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class RefineSettings:
         Window of the local correlation, voxels.
     label_weight
         Weight of the label overlap beside the correlation, where labels of both images are given.
+    squarings
+        Squarings of the integration.
     """
 
     steps: tuple[int, int] = (30, 20)
@@ -62,6 +64,8 @@ def refine(
         (1, 1, *spatial) where the correlation is averaged; the fixed image's non-zero voxels when not given.
     fixed_labels, moving_labels
         (1, L, *coarse) label shares; used when ``settings.label_weight`` > 0.
+    settings
+        Steps, rates and weights; the defaults when not given.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""HyperMorph registration of two affinely aligned brains, with lambda given or tuned, and instance refinement."""
+"""HyperMorph registration of two affinely aligned brains, lambda given or tuned, and its refinement."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Registration:
     Attributes
     ----------
     forward
-        Point map from the fixed frame to the affinely prealigned moving frame: what resampling the moving image needs.
+        Point map from the fixed frame to the affinely prealigned moving frame: what resampling the moving
+        image needs.
     inverse
         The opposite point map, by the negative velocity.
     fixed2moving
@@ -60,9 +61,11 @@ class Registration:
     lam
         The lambda used.
     curve
-        One row per lambda looked at: lam, dice_all, dice_<group>..., similarity, sd_log_jacobian, folding_percent, chosen.
+        One row per lambda looked at: lam, dice_all, dice_<group>..., similarity, sd_log_jacobian,
+        folding_percent, chosen.
     metrics
-        Flat figures: lambda, Dice before and after, similarity, folding, sd of log |J|, seconds of each part, weights' digest.
+        Flat figures: lambda, Dice before and after, similarity, folding, sd of log |J|, seconds of each part,
+        weights' digest.
     moved
         Moving image on the fixed image's grid, interpolated once.
     """
@@ -169,7 +172,8 @@ def register(
     fixed2moving
         (4, 4) point map of the affine prealignment, RAS mm.
     frame2fixed
-        (4, 4) point map from the template frame to the fixed image; identity when the fixed image is the template.
+        (4, 4) point map from the template frame to the fixed image, RAS mm; identity when the fixed image is
+        the template.
     fixed_mask, moving_mask
         Brain masks on the grids of their images; needed unless the images are already skull-stripped.
     fixed_dseg, moving_dseg
@@ -192,6 +196,8 @@ def register(
         When lambda is outside [0, 1] or the refinement is not known.
     ScanError
         When nothing of the brain lies on the network's grid.
+    WeightsError, DeviceError
+        When weights or device are not there.
     """
     if lam != "auto" and not 0 <= float(lam) <= 1:
         raise UsageError(f"lambda must lie in [0, 1] or be 'auto', not {lam}.")
@@ -243,7 +249,8 @@ def _make_pair(grid: Grid, fixed: tuple[Any, ...], moving: tuple[Any, ...], wher
         )
         if inside.sum() < 1000:
             raise ScanError(
-                f"Almost nothing of the {name} brain lies where the template's brain is: the affine prealignment is wrong."
+                f"Almost nothing of the {name} brain lies where the template's brain is: the affine "
+                "prealignment is wrong."
             )
         images.append(torch.from_numpy(robust_rescale(values, inside) * inside)[None, None].float().to(where))
         labels.append(
@@ -263,7 +270,7 @@ def _make_pair(grid: Grid, fixed: tuple[Any, ...], moving: tuple[Any, ...], wher
 
 
 def _choose(network: HyperMorph, pair: _Pair, lam: float | str) -> tuple[float, list[dict[str, Any]]]:
-    """Give lambda and the curve; with labels by their overlap, else by similarity under a bound on regularity."""
+    """Give lambda and the curve: by the overlap of labels, else by similarity with regularity bounded."""
     where = pair.fixed.device
     labelled = bool(pair.numbers)
 

@@ -15,7 +15,14 @@ from hyperprep.models.spatial.transforms import resample
 
 
 def lattice_grid(description: Mapping[str, Any]) -> Grid:
-    """Make the grid that a manifest entry describes (shape, spacing_mm, origin_mm; RAS)."""
+    """Make the grid that a manifest entry describes (shape, spacing_mm, origin_mm; RAS).
+
+    Examples
+    --------
+    >>> grid = lattice_grid({"shape": [7, 8, 9], "spacing_mm": 2.0, "origin_mm": [-6.0, -7.0, -8.0]})
+    >>> grid.shape, grid.affine[:3, 3].tolist()
+    ((7, 8, 9), [-6.0, -7.0, -8.0])
+    """
     affine = np.diag([description["spacing_mm"]] * 3 + [1.0])
     affine[:3, 3] = description["origin_mm"]
     x, y, z = description["shape"]
@@ -32,12 +39,21 @@ def sample_averaged(img: nb.Nifti1Image, grid: Grid, point_map: np.ndarray, *, f
     grid
         Target grid.
     point_map
-        (4, 4), from the target's space to the image's.
+        (4, 4), from the target's space to the image's, RAS mm.
+    factor
+        Samples along each side of a voxel.
 
     Returns
     -------
     numpy.ndarray
         (*grid.shape) float32.
+
+    Examples
+    --------
+    >>> img = nb.Nifti1Image(np.full((7, 8, 9), 5, np.float32), np.eye(4))
+    >>> inner = Grid((2, 3, 4), np.diag([1.0, 1.0, 1.0, 1.0]))
+    >>> float(sample_averaged(img, inner, np.eye(4))[1, 1, 1])
+    5.0
     """
     fine = np.array(grid.affine, float)
     fine[:3, :3] /= factor
@@ -63,6 +79,12 @@ def sample_volumes(volumes: torch.Tensor, grid: Grid, points: np.ndarray) -> tor
     -------
     torch.Tensor
         (C, N).
+
+    Examples
+    --------
+    >>> volume = torch.arange(4.0).view(1, 4, 1, 1).expand(1, 4, 3, 2)
+    >>> sample_volumes(volume, Grid((4, 3, 2), np.eye(4)), np.array([[1.5, 1, 0], [9, 1, 0]])).tolist()
+    [[1.5, 3.0]]
     """
     voxels = torch.from_numpy(np.ascontiguousarray(grid.to_voxels(points), dtype=np.float32)).to(
         volumes.device
@@ -73,7 +95,25 @@ def sample_volumes(volumes: torch.Tensor, grid: Grid, points: np.ndarray) -> tor
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
-    """Keep the largest connected part of a mask and fill its holes (face neighbours)."""
+    """Keep the largest connected part of a mask and fill its holes (face neighbours).
+
+    Parameters
+    ----------
+    mask
+        (X, Y, Z) bool.
+
+    Returns
+    -------
+    numpy.ndarray
+        (X, Y, Z) bool; empty where the mask is empty.
+
+    Examples
+    --------
+    >>> mask = np.zeros((7, 8, 9), bool)
+    >>> mask[1:4, 1:4, 1:4], mask[2, 2, 2], mask[6, 7, 8] = True, False, True
+    >>> int(largest_component(mask).sum())
+    27
+    """
     from scipy import ndimage
 
     parts, count = ndimage.label(mask)

@@ -1,4 +1,4 @@
-"""Choose lambda for one pair with the network frozen: the hyperparameter is the only variable (HyperMorph section 3.2)."""
+"""Choose lambda for one pair: the network is frozen, lambda the only variable (HyperMorph section 3.2)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Search:
 
 
 def search_lambda(evaluate: Callable[[float], dict[str, Any]], *, coarse: int = 5, fine: int = 5) -> Search:
-    """Maximise ``evaluate(lam)["score"]`` over [0, 1]: a coarse grid, then golden sections around its best point.
+    """Maximise ``evaluate(lam)["score"]`` over [0, 1]: a coarse grid, then golden sections around its best.
 
     Parameters
     ----------

@@ -24,6 +24,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
     ------
     UsageError
         When the file is not there or holds a key or network that is not known.
+
+    Examples
+    --------
+    >>> read_config("segment")["network"]
+    'segment'
     """
     path = Path(path)
     if not path.exists():
@@ -36,13 +41,24 @@ def read_config(path: str | Path) -> dict[str, Any]:
     unknown = set(config) - _TOP
     if unknown or config.get("network") not in NETWORKS:
         raise UsageError(
-            f"{path}: unknown keys {sorted(unknown)} or network {config.get('network')!r}; known networks: {NETWORKS}."
+            f"{path}: unknown keys {sorted(unknown)} or network {config.get('network')!r}; "
+            f"known networks: {NETWORKS}."
         )
     return config
 
 
+def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
+
+
 def lattice_of(config: dict[str, Any]) -> Lattice:
-    """Make the network's lattice."""
+    """Make the network's lattice.
+
+    Examples
+    --------
+    >>> lattice_of(read_config("segment")).spacing
+    2.0
+    """
     given = config["lattice"]
     return Lattice(tuple(given["shape"]), float(given["spacing_mm"]), tuple(given["origin_mm"]))
 
@@ -54,30 +70,53 @@ def spec_of(config: dict[str, Any]) -> SynthSpec:
     ------
     UsageError
         When a key is no field of :class:`SynthSpec`.
+
+    Examples
+    --------
+    >>> spec_of({"images": {"noise": 0.01}}).noise
+    0.01
     """
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in config.get("images", {}).items()}
+    given = _with_tuples(config.get("images", {}))
     unknown = set(given) - {f.name for f in fields(SynthSpec)}
     if unknown:
         raise UsageError(
-            f"[images] has unknown keys {sorted(unknown)}; known: {sorted(f.name for f in fields(SynthSpec))}."
+            f"[images] has unknown keys {sorted(unknown)}; "
+            f"known: {sorted(f.name for f in fields(SynthSpec))}."
         )
     return SynthSpec(**given)
 
 
 def schedule_of(config: dict[str, Any], *, max_minutes: float | None = None) -> Schedule:
-    """Make the schedule; ``max_minutes`` overrides the configuration's."""
+    """Make the schedule; ``max_minutes`` overrides the configuration's.
+
+    Examples
+    --------
+    >>> schedule_of({"steps": 10}, max_minutes=2).max_seconds
+    120.0
+    """
     minutes = config.get("max_minutes") if max_minutes is None else max_minutes
+    limit: dict[str, Any] = {} if minutes is None else {"max_seconds": 60.0 * float(minutes)}
     return Schedule(
         steps=int(config.get("steps", 60_000)),
         learning_rate=float(config.get("learning_rate", 1e-3)),
         seed=int(config.get("seed", 0)),
-        **({} if minutes is None else {"max_seconds": 60.0 * float(minutes)}),
+        **limit,
     )
 
 
 def task_of(config: dict[str, Any], maps: LabelMaps, device: str) -> Task:
-    """Make the task of the configured network."""
-    model = {k: tuple(v) if isinstance(v, list) else v for k, v in config.get("model", {}).items()}
+    """Make the task of the configured network.
+
+    Parameters
+    ----------
+    config
+        A configuration from :func:`read_config`.
+    maps
+        Prepared label maps, on ``device``.
+    device
+        Name of the torch device that trains.
+    """
+    model = _with_tuples(config.get("model", {}))
     if config["network"] == "hypermorph":
         from hyperprep.models.train.registration import RegistrationTask
 

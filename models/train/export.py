@@ -15,7 +15,8 @@ from hyperprep.exceptions import NoInputError
 from hyperprep.models.weights import resolver
 
 _CAPABILITY = {
-    "locate": "Rough whole-head segmentation at any position: brain mask and label centroids for affine prealignment",
+    "locate": "Rough whole-head segmentation at any position: brain mask and label centroids for affine "
+    "prealignment",
     "segment": "Conditional whole-brain segmentation (CoNeMOS conditioning)",
     "hypermorph": "Deformable registration with the regularisation weight as input (HyperMorph)",
 }
@@ -37,7 +38,18 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def centroids_of_maps(maps_file: Path) -> dict[str, list[float]]:
-    """Give the mean centroid of every structure over the prepared label maps, RAS mm in the template frame."""
+    """Give the mean centroid of every structure over the prepared label maps.
+
+    Returns
+    -------
+    dict
+        FreeSurfer number, as text, to RAS mm in the template frame.
+
+    Raises
+    ------
+    NoInputError
+        When the file is not there.
+    """
     import numpy as np
 
     from hyperprep.models.synth.maps import ORIGIN_MM, load_maps
@@ -102,14 +114,17 @@ def export(
     save_file({k: v.half().contiguous() for k, v in stored["average"].items()}, partial)
     os.replace(partial, file)
     history = [json.loads(line) for line in (run_dir / "curve.jsonl").read_text().splitlines()]
-    validation = next((row for row in reversed(history) if any(k.startswith("val_") for k in row)), {})
+    validation: dict[str, Any] = next(
+        (row for row in reversed(history) if any(k.startswith("val_") for k in row)), {}
+    )
     entry = {
         "file": file.name,
         "sha256": resolver.digest(file),
         "bytes": file.stat().st_size,
         "capability": _CAPABILITY[name],
         **_describe(config),
-        "command": f"python -m hyperprep.models.train run {name} --maps MAPS --max-time {stored['seconds'] / 60:.0f}",
+        "command": f"python -m hyperprep.models.train run {name} --maps MAPS "
+        f"--max-time {stored['seconds'] / 60:.0f}",
         "seed": config.get("seed", 0),
         "steps": stored["step"],
         "training_seconds": round(stored["seconds"]),
@@ -134,15 +149,24 @@ def export(
 
 
 def model_card(name: str, entry: dict[str, Any]) -> str:
-    """Write the model card of a manifest entry in Markdown."""
+    """Write the model card of a manifest entry in Markdown.
+
+    Examples
+    --------
+    >>> entry = resolver.read_manifest(resolver.package_dir())["segment"]
+    >>> model_card("segment", entry).splitlines()[0]
+    '# segment'
+    """
     scores = "\n".join(f"| {key} | {value:g} |" for key, value in sorted(entry["scores"].items()))
     return (
         f"# {name}\n\n{entry['capability']}.\n\n"
         f"- File: `{entry['file']}`, {entry['bytes']} bytes, sha256 `{entry['sha256']}`\n"
         f"- Grid: {entry['grid']}\n- Intensity: {entry['intensity']}\n- Network: {entry['network']}\n"
-        f"- Trained {entry['steps']} steps in {entry['training_seconds'] / 60:.0f} minutes on {entry['data']} "
-        f"(licence of the maps: {entry['data_licence']}), seed {entry['seed']}, {entry['date']}\n"
+        f"- Trained {entry['steps']} steps in {entry['training_seconds'] / 60:.0f} minutes "
+        f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
+        f"{entry['date']}\n"
         f"- Command: `{entry['command']}`\n- Licence: {entry['licence']}\n\n"
-        f"## Measured\n\n`val_*`: hard Dice on synthetic images of heads kept out of training.\n\n| figure | value |\n|---|---|\n{scores}\n\n"
+        "## Measured\n\n`val_*`: hard Dice on synthetic images of heads kept out of training.\n\n"
+        f"| figure | value |\n|---|---|\n{scores}\n\n"
         "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
     )

@@ -80,9 +80,15 @@ def learning_rate_at(schedule: Schedule, progress: Progress) -> float:
 
 
 def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict[str, Any]]:
-    """Split the weights into those that learn at the full rate and those of conditioners, which learn more slowly.
+    """Split the weights: those of conditioners learn more slowly than all others.
 
-    A step of Adam on every unit of a layer that makes weights moves what it makes by the sum of all units' steps.
+    A step of Adam on every unit of a layer that makes weights moves what it makes by the sum of all units'
+    steps.
+
+    Examples
+    --------
+    >>> [group["factor"] for group in parameter_groups(nn.Linear(1, 1), Schedule())]
+    [1.0]
     """
     slow = [p for name, p in model.named_parameters() if "conditioner" in name]
     fast = [p for name, p in model.named_parameters() if "conditioner" not in name]
@@ -99,7 +105,7 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 def train(
     task: Task, schedule: Schedule, run_dir: str | Path, *, device: torch.device | str = "cpu"
 ) -> nn.Module:
-    """Train until the steps or the seconds are used up, resuming from the run's checkpoint where there is one.
+    """Train until the steps or the seconds are used up, going on from the run's checkpoint if there is one.
 
     Parameters
     ----------
@@ -109,6 +115,8 @@ def train(
         Length and learning rate.
     run_dir
         Receives ``checkpoint.pt``, ``curve.jsonl`` and, at the end, the averaged network in ``model.pt``.
+    device
+        Where the network is; the task brings its batches there.
 
     Returns
     -------

@@ -39,7 +39,7 @@ def _image(array: np.ndarray, origin: tuple[float, ...] = ORIGIN_MM) -> sitk.Ima
 
 
 def closed_brain(labels: np.ndarray, radius_mm: int = 5) -> np.ndarray:
-    """Close the tissue of the brain into a mask as manual raters draw it: sulci in, outer cerebrospinal fluid out.
+    """Close the tissue of the brain into a mask as raters draw it: sulci in, outer cerebrospinal fluid out.
 
     Parameters
     ----------
@@ -47,6 +47,18 @@ def closed_brain(labels: np.ndarray, radius_mm: int = 5) -> np.ndarray:
         (X, Y, Z) FreeSurfer numbers at 1 mm.
     radius_mm
         Radius of the ball that closes the sulci.
+
+    Returns
+    -------
+    numpy.ndarray
+        (X, Y, Z) bool.
+
+    Examples
+    --------
+    >>> labels = np.zeros((14, 15, 16), int)
+    >>> labels[4:6, 4:12, 4:12] = labels[8:10, 4:12, 4:12] = 3
+    >>> bool(closed_brain(labels)[7, 8, 8])
+    True
     """
     tissue = (labels > 0) & (labels < 500) & ~np.isin(labels, (24, 30, 62, 85, 136, 137, 163, 164))
     padded = np.pad(tissue, radius_mm + 1)
@@ -78,9 +90,11 @@ def prepare(source: str | Path, target: str | Path) -> None:
     Parameters
     ----------
     source
-        ``.npz`` with ``maps`` (n, 192, 224, 192) uint8, RAS, 1 mm, centred on the brain, and ``labels`` (FreeSurfer numbers).
+        ``.npz`` with ``maps`` (n, 192, 224, 192) uint8, RAS, 1 mm, centred on the brain, and ``labels``
+        (FreeSurfer numbers).
     target
-        ``.npz`` to write: ``maps``, ``brain`` (bits), ``numbers``, ``affines`` (n, 4, 4; template mm to source voxel, RAS).
+        ``.npz`` to write: ``maps``, ``brain`` (bits), ``numbers``, ``affines`` (n, 4, 4; template mm to
+        source voxel, RAS).
 
     Raises
     ------
@@ -100,7 +114,9 @@ def prepare(source: str | Path, target: str | Path) -> None:
         mean_of[np.isin(numbers, members)] = _T1W_MEANS[group]
     reference = sitk.Image(_SHAPE, sitk.sitkUInt8)
     reference.SetOrigin(ORIGIN_MM)
-    moved, brains, affines = [], [], []
+    moved: list[np.ndarray] = []
+    brains: list[np.ndarray] = []
+    affines: list[np.ndarray] = []
     centre = tuple(-s / 2 for s in _SHAPE)
     for index, one in enumerate(maps):
         brain = closed_brain(numbers[one])

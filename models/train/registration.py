@@ -1,4 +1,4 @@
-"""Training task of HyperMorph: pairs of synthetic brains, the regularisation weight drawn anew at each step."""
+"""Training task of HyperMorph: pairs of synthetic brains, the regularisation weight drawn at each step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,13 @@ from hyperprep.models.train.segmentation import STRUCTURES
 
 
 def draw_hyperparameter(rng: np.random.Generator, *, end_share: float = 0.2) -> float:
-    """Draw lambda: uniform, but a share of the draws from the ends 0 and 1 (HyperMorph section 3.3)."""
+    """Draw lambda: uniform, but a share of the draws from the ends 0 and 1 (HyperMorph section 3.3).
+
+    Examples
+    --------
+    >>> draw_hyperparameter(np.random.default_rng(0), end_share=1.0) in (0.0, 1.0)
+    True
+    """
     return float(rng.integers(2)) if rng.random() < end_share else float(rng.random())
 
 
@@ -30,8 +36,9 @@ def draw_hyperparameter(rng: np.random.Generator, *, end_share: float = 0.2) -> 
 class RegistrationTask:
     """Registration of two affinely aligned synthetic brains.
 
-    The loss is (1 - lambda) L_sim + lambda L_reg with L_sim = 1 - local NCC + seg_weight (1 - Dice) and L_reg the gradient
-    energy of the velocity (HyperMorph eq. 3 and 4; the overlap term is the semi-supervised one of eq. 5 at a fixed share).
+    The loss is (1 - lambda) L_sim + lambda L_reg with L_sim = 1 - local NCC + seg_weight (1 - Dice) and L_reg
+    the gradient energy of the velocity (HyperMorph eq. 3 and 4; the overlap term is the semi-supervised one
+    of eq. 5 at a fixed share).
 
     Attributes
     ----------
@@ -120,7 +127,13 @@ class RegistrationTask:
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Soft Dice, energy and folding on three pairs of the held-out heads, for four values of lambda, and before registration."""
+        """Measure three pairs of the held-out heads, before registration and at four values of lambda.
+
+        Returns
+        -------
+        dict
+            ``dice_affine`` and, per lambda, ``dice_`` (soft), ``energy_`` and ``folding_`` (percent).
+        """
         out: dict[str, float] = {}
         last = len(self.maps.maps)
         for seed in range(3):

@@ -76,7 +76,20 @@ class SegmentationTask:
     def example(
         self, rng: np.random.Generator, *, index: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Make one synthetic image: image (*shape), structure (*shape; 1 + position, 0: none) and brain (*shape)."""
+        """Make one synthetic image with its labels.
+
+        Parameters
+        ----------
+        rng
+            Where all randomness comes from.
+        index
+            The label map to take; drawn from those that train when not given.
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Image in [0, 1], structure (1 + position in ``STRUCTURES``, 0: none) and brain 0/1, each (*shape).
+        """
         usable = len(self.maps.maps) - self.held_out
         anatomy = draw_anatomy(rng, self.spec, usable, self.lattice.extent_mm, index=index)
         contrast = draw_contrast(rng, self.spec, int(self._groups.max()) + 1)

@@ -92,7 +92,8 @@ def test_export_writes_verified_weights_with_their_story(tmp_path):
     with pytest.raises(NoInputError, match="no trained network"):
         export(run, out_dir=tmp_path / "out")
     (run / "config.toml").write_text(
-        'network = "segment"\nseed = 4\n[lattice]\nshape = [16, 16, 16]\nspacing_mm = 2.0\norigin_mm = [0.0, 0.0, 0.0]\n'
+        'network = "segment"\nseed = 4\n'
+        "[lattice]\nshape = [16, 16, 16]\nspacing_mm = 2.0\norigin_mm = [0.0, 0.0, 0.0]\n"
         "[model]\nchannels = [4, 4]\nstem = 2\n"
     )
     torch.save({"average": {"w": torch.tensor([0.1, 0.2])}, "step": 7, "seconds": 60.0}, run / "model.pt")
