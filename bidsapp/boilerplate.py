@@ -10,7 +10,8 @@ from pathlib import Path
 from hyperprep import __version__
 from hyperprep.bidsapp.description import write_atomically
 
-_CITATION = re.compile(r"\[((?:@[\w:-]+(?:;\s*)?)+)\]|(?<![\w@])@([\w:-]+)")
+_BRACKETS = re.compile(r"\[([^\[\]]*@[^\[\]]*)\]")
+_KEY = re.compile(r"(?<![\w@])@([\w:-]+)")
 
 
 def write_boilerplate(description: str, logs_dir: Path) -> Path:
@@ -69,23 +70,15 @@ def render(text: str, bibliography: str) -> str:
     True
     """
     works = read_bibtex(bibliography)
-    cited = list(
-        dict.fromkeys(
-            key
-            for match in _CITATION.finditer(text)
-            for key in re.findall(r"@?([\w:-]+)", match[1] or match[2])
-            if key in works
-        )
-    )
+    cited = list(dict.fromkeys(key for key in _KEY.findall(text) if key in works))
 
     def name(match: re.Match[str]) -> str:
-        keys = re.findall(r"@?([\w:-]+)", match[1] or match[2])
-        named = "; ".join(_short(works[key]) if key in works else key for key in keys)
-        return f"({named})" if match[1] else named
+        return _short(works[match[1]]) if match[1] in works else match[1]
 
+    text = _KEY.sub(name, _BRACKETS.sub(r"(\1)", text))
     blocks = []
     for block in re.split(r"\n\s*\n", text.strip()):
-        inner = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", html.escape(_CITATION.sub(name, block), quote=False))
+        inner = re.sub(r"\*([^*]+)\*", r"<em>\1</em>", html.escape(block, quote=False))
         title = re.match(r"#+\s+(.*)", inner)
         blocks.append(f"<h3>{title[1]}</h3>" if title else f"<p>{inner}</p>")
     listed = "".join(f"<li>{html.escape(_long(works[key]), quote=False)}</li>" for key in cited)

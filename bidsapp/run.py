@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Container, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,17 +109,15 @@ def execute(
 
     _configure_nipype(nipype_config, workflow.config, settings)
     own = {participant_workflow_name(label): label for label in participants}
-    shared = pe.Workflow(name=workflow.name, base_dir=workflow.base_dir)
-    shared.config = workflow.config
-    shared.add_nodes([node for node in workflow._graph.nodes() if node.name not in own])
+    shared = shared_part(workflow, own)
     with ExitStack() as stack:
         stack.enter_context(participant_locks(settings.work_dir, participants))
         stack.enter_context(working_in(settings.work_dir / WORKFLOW_NAME / "scratch"))
         if settings.clean_workdir:
             clean_work_dir(settings.work_dir, participants)
-        for node in shared._graph.nodes():
-            with shared_lock(settings.work_dir, node.name):
-                part = {"template": _node_names(shared, node.name)}
+        for name in sorted(node.name for node in shared._graph.nodes() if isinstance(node, pe.Workflow)):
+            with shared_lock(settings.work_dir, name):
+                part = {"template": _node_names(shared, name)}
                 reasons = _run(shared, part, settings, plugin)["template"]
             if reasons:
                 return dict.fromkeys(participants, reasons)
@@ -126,6 +125,26 @@ def execute(
         done = None if on_done is None else lambda part: on_done(part.removeprefix("sub-"))
         found = _run(workflow, parts, settings, plugin, done)
     return {label: found[f"sub-{label}"] for label in participants}
+
+
+def shared_part(workflow: Any, own: Container[str]) -> Any:
+    """Copy a workflow without the participants' own parts.
+
+    Parameters
+    ----------
+    workflow
+        Nipype workflow of a run.
+    own
+        Names of the workflows that belong to one participant each.
+
+    Returns
+    -------
+    nipype.pipeline.engine.Workflow
+        Its nodes have the same folders as in the whole.
+    """
+    copy = deepcopy(workflow)
+    copy.remove_nodes([node for node in copy._graph.nodes() if node.name in own])
+    return copy
 
 
 def _run(
@@ -228,10 +247,11 @@ def make_runner(workflow: Any, settings: Settings, plugin: tuple[str, Mapping[st
         return getattr(plugins, f"{name}Plugin")(plugin_args=dict(given))
     memory_gb = settings.mem_gb if settings.mem_gb is not None else 0.9 * available_memory_gb()
     _check_memory(workflow, memory_gb, explicit=settings.mem_gb is not None)
+    uses_gpu = any(node.is_gpu_node() for node in workflow._create_flat_graph().nodes())
     arguments = {
         "n_procs": settings.nprocs,
         "memory_gb": memory_gb,
-        "n_gpu_procs": settings.threads_per_node,
+        "n_gpu_procs": settings.threads_per_node if uses_gpu else 0,
         "raise_insufficient": False,
         "log_level": nipype_level(settings.verbose),
         "monitor": settings.resource_monitor,

@@ -143,12 +143,12 @@ def test_the_group_level_needs_results(
 
 def test_methods_text(tmp_path: Path) -> None:
     page = render(
-        compose("Aligned\nby X [@a; @b].\n\nThen *Y* by @a."),
+        compose("Aligned\nby X [@a; see @b].\n\nThen *Y* by @a."),
         "@article{a, author={Doe, J and Roe, R}, title={One {T}}, year={2020}, doi={10.1/x}}\n"
         "@article{b, author={Poe, E and others}, title={Two}, year={2021}}\n"
         "@article{c, author={Moe, M}, title={Three}, year={2022}}\n",
     )
-    assert "<p>Aligned by X (Doe and Roe 2020; Poe et al. 2021).</p>" in page
+    assert "<p>Aligned by X (Doe and Roe 2020; see Poe et al. 2021).</p>" in page
     assert "<p>Then <em>Y</em> by Doe and Roe 2020.</p>" in page
     assert "https://doi.org/10.1/x" in page
     assert "Three" not in page

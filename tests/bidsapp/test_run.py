@@ -223,6 +223,56 @@ def test_two_runs_cannot_process_one_participant_in_one_folder(tmp_path: Path) -
         pass
 
 
+def with_template(
+    settings: Settings, labels: tuple[str, ...], *, fail: str = "", name: str = "tpl_wf"
+) -> object:
+    """Participants that read what a shared workflow made from a file given at the top."""
+    import nipype.interfaces.utility as niu
+    from nipype.pipeline import engine as pe
+
+    def prepare(word: str, folder: str, fail: str) -> str:
+        import os
+
+        if fail:
+            raise ValueError(fail)
+        with open(os.path.join(folder, "prepared"), "a") as stream:
+            stream.write(word)
+        return word
+
+    def use(word: str) -> str:
+        return word
+
+    workflow = pe.Workflow(name="whole_wf", base_dir=str(settings.work_dir))
+    top = pe.Node(niu.IdentityInterface(fields=["word"]), name="inputnode")
+    top.inputs.word = "w"
+    shared = pe.Workflow(name=name)
+    node = pe.Node(niu.Function(function=prepare, output_names=["word"]), name="prepare")
+    node.inputs.folder, node.inputs.fail = str(settings.work_dir), fail
+    shared.add_nodes([node])
+    workflow.connect([(top, shared, [("word", "prepare.word")])])
+    for label in labels:
+        one = pe.Workflow(name=f"sub_{label}_wf")
+        one.add_nodes([pe.Node(niu.Function(function=use, output_names=["word"]), name="use")])
+        workflow.connect([(shared, one, [("prepare.word", "use.word")])])
+    return workflow
+
+
+def test_the_shared_part_is_run_once_for_all(settings: Settings) -> None:
+    settings.work_dir.mkdir()
+    assert execute(with_template(settings, LABELS[:2]), LABELS[:2], settings, HERE) == {"01": (), "02": ()}
+    later = replace(settings, run_uuid="later")
+    assert execute(with_template(later, LABELS[2:]), LABELS[2:], later, HERE) == {"03": ()}
+    assert (settings.work_dir / "prepared").read_text() == "w"
+
+
+def test_a_failure_of_the_shared_part_is_everybodys(settings: Settings) -> None:
+    settings.work_dir.mkdir()
+    errors = execute(with_template(settings, LABELS, fail="no brain in it"), LABELS, settings, HERE)
+    assert set(errors) == set(LABELS)
+    for reasons in errors.values():
+        assert "step prepare (whole_wf.tpl_wf.prepare) failed: ValueError: no brain in it" in reasons[0]
+
+
 def test_too_little_memory_is_refused_when_asked_for(settings: Settings) -> None:
     settings.work_dir.mkdir()
     workflow = _with_killer(settings, 0)
