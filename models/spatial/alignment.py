@@ -68,7 +68,7 @@ def _candidates(pair: Pair, dof: int) -> np.ndarray:
     return np.concatenate([np.eye(4)[None], maps])
 
 
-def search(pair: Pair, dof: int, *, enough_contrast: float = 9.0) -> list[np.ndarray]:
+def search(pair: Pair, dof: int, *, enough_contrast: float = 7.5) -> list[np.ndarray]:
     """Search similarity (rigid) maps from afar, at 8 mm.
 
     Candidates are optimised in order of their mutual information, in growing batches, until the best of them
@@ -89,23 +89,53 @@ def search(pair: Pair, dof: int, *, enough_contrast: float = 9.0) -> list[np.nda
         Up to three distinct ``(4, 4)`` point maps, fixed to moving, best first.
     """
     coarse, fine = pair.matcher(8, 0, 1200, blur=2.5), pair.matcher(8, 0, 3000)
+    middle = pair.matcher(4, 0, 6000)
     maps, freedom = _candidates(pair, dof), min(dof, 7)
     order = np.argsort(-coarse.information(maps), kind="stable")
     some = coarse.points[::20]
     promising = _distinct((maps[index] for index in order), some, nearest=8.0, count=sum(_BATCHES))
-    optima: list[tuple[np.ndarray, float]] = []
-    best: list[np.ndarray] = []
-    for batch in np.split(np.arange(len(promising)), np.cumsum(_BATCHES)):
-        optima += [optimise(coarse, promising[index], freedom, iterations=12) for index in batch]
-        optima.sort(key=lambda optimum: -optimum[1])
-        leaders = _distinct((matrix for matrix, _ in optima), some, nearest=5.0, count=8)
-        sharp = sorted(
-            (optimise(fine, matrix, freedom, iterations=20) for matrix in leaders), key=lambda r: -r[1]
-        )
-        best = _distinct((matrix for matrix, _ in sharp), some, nearest=5.0, count=3)
-        if contrast_of(pair, best[0], level=4) >= enough_contrast:
+    turned: list[tuple[np.ndarray, float]] = []
+    best: list[tuple[np.ndarray, float]] = []
+
+    def sharpen(starts: list[np.ndarray]) -> bool:
+        """Optimise starts without blur, keep the best of all, and tell whether the first stands out."""
+        nonlocal best
+        found = [optimise(fine, start, freedom, iterations=20) for start in starts]
+        best = _best_first(best + found, some, 3)
+        refined, _ = optimise(middle, best[0][0], dof, iterations=12)
+        return contrast_of(pair, refined, level=4) >= enough_contrast
+
+    for batch in np.split(np.arange(len(promising)), np.cumsum(_BATCHES)[:-1]):
+        turned += [optimise(coarse, promising[index], 6, iterations=12) for index in batch]
+        if sharpen([matrix for matrix, _ in _best_first(turned, some, 8)]):
             break
-    return best
+        if dof > 6 and sharpen(
+            [
+                optimise(coarse, start, 6, iterations=12)[0]
+                for found, _ in best[:2]
+                for start in _rescaled(found, pair)
+            ]
+        ):
+            break
+    return [matrix for matrix, _ in best]
+
+
+def _rescaled(matrix: np.ndarray, pair: Pair) -> np.ndarray:
+    """Try other scales about the fixed centre: a brain also fits the outline of a head, only too large."""
+    scales = np.log([0.65, 0.72, 0.8, 0.89, 1.12, 1.25, 1.4])
+    center, zeros = pair.fixed.levels[8].center, np.zeros((len(scales), 3))
+    return matrix @ similarities(zeros, scales, zeros, fixed_center=center, moving_center=center)
+
+
+def _best_first(
+    found: list[tuple[np.ndarray, float]], points: np.ndarray, count: int
+) -> list[tuple[np.ndarray, float]]:
+    """Best maps by their information, further than 5 mm from each other."""
+    kept: list[tuple[np.ndarray, float]] = []
+    for matrix, information in sorted(found, key=lambda result: -result[1]):
+        if all(mean_distance(matrix, other, points) > 5.0 for other, _ in kept):
+            kept.append((matrix, information))
+    return kept[:count]
 
 
 def _distinct(
