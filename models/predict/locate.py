@@ -123,8 +123,9 @@ def locate(
         voxel_ml = abs(np.linalg.det(grid.affine[:3, :3])) / 1e3
         if brain.sum() * voxel_ml < MIN_BRAIN_ML:
             raise ScanError(
-                f"No brain was found: the largest region that looks like one has {brain.sum() * voxel_ml:.0f} ml. Check that "
-                "the file is a head scan with right header axes, or give a brain mask as a derivative."
+                "No brain was found: the largest region that looks like one has "
+                f"{brain.sum() * voxel_ml:.0f} ml. Check that the file is a head scan with right header "
+                "axes, or give a brain mask as a derivative."
             )
         numbers = tuple(int(name) for name in entry.metadata["labels"] if name.isdecimal())
         centroids, volumes = _centroids(numbers, grid, to_scan, probability[1:].cpu().numpy(), brain)
@@ -159,7 +160,7 @@ def _first_guess(
     grid: Grid,
     to_scan: np.ndarray,
 ) -> np.ndarray:
-    """Give a point map from the template frame to the scan: rotation from centroids, size from the volume of the brain."""
+    """Give a map from template frame to scan: rotation from centroids, size from the brain's volume."""
     shared = sorted(set(centroids) & set(stored))
     source, target = np.array([stored[n] for n in shared]), np.array([centroids[n] for n in shared])
     guess = fit_points_robustly(source, target, dof=6) if len(shared) >= 4 else to_scan.copy()

@@ -97,6 +97,8 @@ def segment(
         When a label is not known.
     ScanError
         When no brain is found in the template frame: the prealignment failed.
+    WeightsError, DeviceError
+        When weights or device are not there.
     """
     asked = resolve_labels(labels)
     entry = find_weights("segment", path=weights, weights_dir=weights_dir)
@@ -143,8 +145,8 @@ def predict_on_grid(
         inside = resample(mask, grid, [template2scan], interpolation="nearest").get_fdata() > 0
         if not inside.any():
             raise ScanError(
-                "The brain mask does not overlap the brain's place in the template: the affine alignment or the "
-                "mask is wrong. Look at both, or leave the mask out."
+                "The brain mask does not overlap the brain's place in the template: the affine alignment or "
+                "the mask is wrong. Look at both, or leave the mask out."
             )
         if trust_mask:
             values = values * inside
@@ -158,7 +160,7 @@ def _predict(
     inside: np.ndarray | None,
     numbers: Sequence[int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give brain probability (largest part only) and leaf probabilities (L, *grid), which sum to at most one."""
+    """Give the probability of the brain (largest part only) and those of the leaves (L, *grid)."""
     names = list(entry.metadata["labels"])
     where = next(network.parameters()).device
     foreground = values > 0.1 * np.quantile(values, 0.99) if inside is None else inside
