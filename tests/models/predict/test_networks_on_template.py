@@ -1,0 +1,111 @@
+"""The shipped networks on the bundled template: each image floor alone, with what it promises of its results."""
+
+import nibabel as nb
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from hyperprep.exceptions import ScanError, UsageError
+from hyperprep.models.predict.register import register
+from hyperprep.models.predict.segment import segment
+from hyperprep.models.spatial.grids import Grid, model_grid
+from hyperprep.models.spatial.transforms import DisplacementField, map_points, resample
+
+
+@pytest.fixture(scope="module")
+def template():
+    """The MNI152 brain at 2 mm on the model grid."""
+    from nilearn.datasets import load_mni152_template
+
+    mni = load_mni152_template(resolution=1)
+    image = nb.Nifti1Image(mni.get_fdata(dtype=np.float32), mni.affine)
+    return resample(image, model_grid(2.0), [np.eye(4)])
+
+
+@pytest.fixture(scope="module")
+def warped(template):
+    """The same brain under a known smooth deformation of a few millimetres."""
+    rng = np.random.default_rng(0)
+    grid = Grid.of(template)
+    noise = [ndimage.gaussian_filter(rng.standard_normal(grid.shape), 7) for _ in range(3)]
+    field = np.stack([4 * n / n.std() for n in noise], -1).astype(np.float32) / 2
+    return resample(template, grid, [DisplacementField(grid, field)])
+
+
+def mask_of(image):
+    return nb.Nifti1Image((image.get_fdata() > 0).astype(np.uint8), image.affine)
+
+
+@pytest.fixture(scope="module")
+def found(template, warped):
+    return register(template, warped, fixed2moving=np.eye(4), lam=0.3, refine="none")
+
+
+def correlation(a, b):
+    inside = a.get_fdata() > 0
+    return np.corrcoef(a.get_fdata()[inside], b.get_fdata()[inside])[0, 1]
+
+
+def test_network_alone_undoes_part_of_a_known_deformation(template, warped, found):
+    assert correlation(template, found.moved) > correlation(template, warped) + 0.02
+    assert found.metrics["folding_percent"] == 0
+    assert found.moved.shape == template.shape
+    assert [row["chosen"] for row in found.curve] == [1]
+
+
+def test_inverse_inverts(template, found):
+    grid = Grid.of(template)
+    inside = np.argwhere(template.get_fdata() > 0)[::997]
+    points = grid.to_world(inside)
+    there = map_points(points, found.chain())
+    assert np.linalg.norm(there - points, axis=1).mean() > 0.3
+    back = map_points(there, found.inverse_chain())
+    assert np.linalg.norm(back - points, axis=1).mean() < 0.1
+
+
+def test_larger_lambda_deforms_less(template, warped, found):
+    stiff = register(template, warped, fixed2moving=np.eye(4), lam=1.0, refine="none")
+    assert np.abs(stiff.forward.data).mean() < 0.5 * np.abs(found.forward.data).mean()
+
+
+def test_refinement_improves_the_similarity(template, warped, found):
+    refined = register(template, warped, fixed2moving=np.eye(4), lam=0.3, refine="ncc")
+    assert refined.metrics["similarity"] > found.metrics["similarity"]
+    assert refined.metrics["folding_percent"] <= 0.1
+
+
+def test_impossible_settings_are_refused_before_any_work(template, warped):
+    with pytest.raises(UsageError, match=r"\[0, 1\]"):
+        register(template, warped, fixed2moving=np.eye(4), lam=1.5)
+    with pytest.raises(UsageError, match="ncc or none"):
+        register(template, warped, fixed2moving=np.eye(4), refine="more")
+    away = np.eye(4)
+    away[:3, 3] = 500
+    with pytest.raises(ScanError, match="prealignment"):
+        register(template, warped, fixed2moving=away, lam=0.3, refine="none")
+
+
+def test_segmentation_gives_what_was_asked_on_the_scans_own_grid(template):
+    flipped = nb.Nifti1Image(
+        template.get_fdata(dtype=np.float32)[::-1], template.affine @ np.diag([-1, 1, 1, 1])
+    )
+    flipped.affine[:3, 3] = (template.affine @ [template.shape[0] - 1, 0, 0, 1])[:3]
+    whole = segment(flipped, template2scan=np.eye(4), mask=mask_of(flipped))
+    assert whole.dseg.shape == flipped.shape
+    brain, truth = np.asanyarray(whole.mask.dataobj) > 0, flipped.get_fdata() > 0
+    assert 2 * (brain & truth).sum() / (brain.sum() + truth.sum()) > 0.88
+    labels = np.asanyarray(whole.dseg.dataobj)
+    x = Grid.of(flipped).to_world(np.argwhere(labels == 2))[:, 0].mean()
+    assert x < -10, "left white matter must lie on the left whatever the header's order"
+    total = sum(t.get_fdata() for t in whole.tissues.values())
+    assert np.allclose(total[brain], 1, atol=1e-3)
+    one = segment(flipped, template2scan=np.eye(4), mask=mask_of(flipped), labels=["left thalamus"])
+    assert set(np.unique(np.asanyarray(one.dseg.dataobj))) == {0, 10}
+    assert [row["index"] for row in one.volumes] == [10]
+
+
+def test_segmentation_where_no_brain_is_says_so(template):
+    away = np.eye(4)
+    away[:3, 3] = 400
+    with pytest.raises(ScanError):
+        segment(template, template2scan=away, mask=mask_of(template))
