@@ -1,4 +1,4 @@
-"""The shipped networks on the bundled template: each image floor alone, with what it promises of its results."""
+"""The shipped networks on the bundled template: each image floor alone, and what its results promise."""
 
 import nibabel as nb
 import numpy as np
