@@ -110,7 +110,7 @@ def init_ds_native_wf(
     raw = raw_uri(scan.t1w, bids_dir)
     made = {"SpatialReference": raw, "Sources": [derivative_uri(scan, **_PREPROC)]}
     corrected = {"SkullStripped": skull_stripped, "SpatialReference": raw, "Sources": [raw]}
-    given_mask = [f"file://{scan.mask}"] if scan.mask else made["Sources"]
+    given_mask = [scan.mask_uri or scan.mask.absolute().as_uri()] if scan.mask else made["Sources"]
     dseg_uri = derivative_uri(scan, **_SEGMENTATION)
     volumes_meta = {
         "Sources": [dseg_uri],

@@ -21,6 +21,8 @@ class Scan:
         The raw image, inside its BIDS data set (the derivatives' entities come from this name).
     mask : Path or None
         A brain mask of this very image, from a derivative; any grid.
+    mask_uri : str or None
+        BIDS URI of that mask (``bids:<name of the data set>:<path>``), for the sidecar of ours.
     dseg : Path or None
         A segmentation of this very image with FreeSurfer numbers, from a derivative; any grid. It takes the
         place of the network's where overlap steers the registration.
@@ -36,6 +38,7 @@ class Scan:
     t1w: Path
     mask: Path | None = None
     dseg: Path | None = None
+    mask_uri: str | None = None
     skull_stripped: bool | None = None
 
     @property
