@@ -69,6 +69,7 @@ def prealign(
     fixed_centroids: Mapping[int, np.ndarray] | None = None,
     moving_centroids: Mapping[int, np.ndarray] | None = None,
     dof: int = 12,
+    any_orientation: bool = False,
     num_threads: int | None = None,
 ) -> Prealignment:
     """Find the linear map between two heads or brains.
@@ -90,6 +91,8 @@ def prealign(
         FreeSurfer number to ``(3,)`` RAS mm. Used where both are given and share at least four numbers.
     dof
         6 (rigid), 7 (similarity) or 12 (affine).
+    any_orientation
+        Search all rotations instead of +-50 degrees, for headers whose axes are wrong (but not mirrored).
     num_threads
         Threads; one if left out.
 
@@ -121,7 +124,7 @@ def prealign(
         if start is not None:
             result = _verdict(pair, refine(pair, [start], dof), "centroids")
         if result is None or not result.success:
-            starts = search(pair, dof)
+            starts = search(pair, dof, any_orientation=any_orientation)
             searched = _verdict(pair, refine(pair, starts, dof), "search")
             if result is None or searched.success or searched.cost < result.cost:
                 result = searched

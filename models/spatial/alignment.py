@@ -50,16 +50,20 @@ def mean_distance(a: np.ndarray, b: np.ndarray, points: np.ndarray) -> float:
     return float(np.linalg.norm(points @ difference[:3, :3].T + difference[:3, 3], axis=1).mean())
 
 
-def _candidates(pair: Pair, dof: int) -> np.ndarray:
-    """Cover +-50 degrees, scales 0.57 to 1.4 and 30 mm around the centres with maps ``(N, 4, 4)``."""
-    angles = np.arange(-2, 3) * 20.0
-    turns = np.array([turn for turn in itertools.product(angles, repeat=3) if np.linalg.norm(turn) <= 50])
+def _candidates(pair: Pair, dof: int, any_orientation: bool) -> np.ndarray:
+    """Cover +-50 degrees (or all), scales 0.57 to 1.4, 30 mm around the centres with maps ``(N, 4, 4)``."""
+    angles = np.deg2rad(np.arange(-2, 3) * 20.0)
+    near = [turn for turn in itertools.product(angles, repeat=3) if np.linalg.norm(turn) <= np.deg2rad(50)]
+    turns = np.array(near)
+    if any_orientation:  # the 24 rotations of a cube; two steps of 40 degrees about each axis fill the gaps
+        small = Rotation.from_rotvec([turn for turn in near if np.isin(np.abs(turn), (0, angles[-1])).all()])
+        turns = np.concatenate([(small * quarter).as_rotvec() for quarter in Rotation.create_group("O")])
     sizes = np.log([0.6, 0.74, 0.91, 1.11, 1.36]) if dof > 6 else np.zeros(1)
     shifts = np.concatenate([np.zeros((1, 3)), 30 * np.eye(3), -30 * np.eye(3)])
     which = np.array(list(itertools.product(range(len(turns)), range(len(sizes)), range(len(shifts)))))
     centers = pair.fixed.levels[8].center, pair.moving.levels[8].center
     maps = similarities(
-        np.deg2rad(turns[which[:, 0]]),
+        turns[which[:, 0]],
         sizes[which[:, 1]],
         shifts[which[:, 2]],
         fixed_center=centers[0],
@@ -68,7 +72,9 @@ def _candidates(pair: Pair, dof: int) -> np.ndarray:
     return np.concatenate([np.eye(4)[None], maps])
 
 
-def search(pair: Pair, dof: int, *, enough_contrast: float = 7.5) -> list[np.ndarray]:
+def search(
+    pair: Pair, dof: int, *, enough_contrast: float = 7.5, any_orientation: bool = False
+) -> list[np.ndarray]:
     """Search similarity (rigid) maps from afar, at 8 mm.
 
     Candidates are optimised in order of their mutual information, in growing batches, until the best of them
@@ -81,7 +87,9 @@ def search(pair: Pair, dof: int, *, enough_contrast: float = 7.5) -> list[np.nda
     dof
         6 searches rigid maps, 7 and 12 similarity maps.
     enough_contrast
-        :func:`contrast_of` at 4 mm at which the search may stop early.
+        :func:`contrast_of` at which the search may stop early.
+    any_orientation
+        Search all rotations instead of +-50 degrees.
 
     Returns
     -------
@@ -90,7 +98,7 @@ def search(pair: Pair, dof: int, *, enough_contrast: float = 7.5) -> list[np.nda
     """
     coarse, fine = pair.matcher(8, 0, 1200, blur=2.5), pair.matcher(8, 0, 3000)
     middle = pair.matcher(4, 0, 6000)
-    maps, freedom = _candidates(pair, dof), min(dof, 7)
+    maps, freedom = _candidates(pair, dof, any_orientation), min(dof, 7)
     order = np.argsort(-coarse.information(maps), kind="stable")
     some = coarse.points[::20]
     promising = _distinct((maps[index] for index in order), some, nearest=8.0, count=sum(_BATCHES))
@@ -103,7 +111,7 @@ def search(pair: Pair, dof: int, *, enough_contrast: float = 7.5) -> list[np.nda
         found = [optimise(fine, start, freedom, iterations=20) for start in starts]
         best = _best_first(best + found, some, 3)
         refined, _ = optimise(middle, best[0][0], dof, iterations=12)
-        return contrast_of(pair, refined, level=4) >= enough_contrast
+        return contrast_of(pair, refined) >= enough_contrast
 
     for batch in np.split(np.arange(len(promising)), np.cumsum(_BATCHES)[:-1]):
         turned += [optimise(coarse, promising[index], 6, iterations=12) for index in batch]
@@ -161,12 +169,13 @@ def refine(pair: Pair, starts: list[np.ndarray], dof: int) -> tuple[np.ndarray, 
     information
         Its mutual information in nats.
     """
-    coarse, middle = pair.matcher(8, 0, 4000), pair.matcher(4, 4, 20_000)
+    coarse, middle, inner = pair.matcher(8, 0, 4000), pair.matcher(4, 4, 20_000), pair.matcher(4, 0, 6000)
     found = []
     for start in starts:
         matrix, _ = optimise(coarse, start, dof)
-        found.append(optimise(middle, matrix, dof))
-    best = max(found, key=lambda result: result[1])[0]
+        found.append(optimise(middle, matrix, dof)[0])
+    # the margin helps to hold the outline, but a brain in the outline of a head must not win by it
+    best = found[int(np.argmax(inner.information(np.array(found))))]
     return optimise(pair.matcher(2, 4, 40_000), best, dof, iterations=20)
 
 
@@ -216,8 +225,8 @@ def _maps_near(begin: np.ndarray, center: np.ndarray, dof: int, parameters: np.n
     return maps
 
 
-def contrast_of(pair: Pair, matrix: np.ndarray, *, level: int = 2, count: int = 100) -> float:
-    """Compare an alignment's mutual information with that of random misalignments, in standard deviations.
+def contrast_of(pair: Pair, matrix: np.ndarray, *, count: int = 100) -> float:
+    """Compare an alignment's mutual information at 2 mm with random misalignments', in standard deviations.
 
     Turns of 12 to 25 degrees, shifts of 10 mm and scales of +-10 % leave the outlines of two wrongly aligned
     heads about as similar as they were, but spoil a true alignment.
@@ -228,13 +237,11 @@ def contrast_of(pair: Pair, matrix: np.ndarray, *, level: int = 2, count: int = 
         The images.
     matrix
         ``(4, 4)`` point map, fixed to moving.
-    level
-        Voxel size in mm at which the images are compared.
     count
         Number of misalignments.
     """
     rng = np.random.default_rng(0)
-    matcher = pair.matcher(level, 0, 6000 if level > 2 else 12_000)
+    matcher = pair.matcher(2, 0, 8000)
     center = matcher.points.mean(axis=0)
     axes, directions = rng.normal(size=(2, count, 3))
     axes /= np.linalg.norm(axes, axis=1, keepdims=True)

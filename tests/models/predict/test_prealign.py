@@ -161,6 +161,13 @@ def test_roles_can_be_swapped():
     assert error(swapped, truth) < 2
 
 
+def test_any_orientation_is_found_on_request():
+    truth = far_map(angles=(170.0, 15.0, -20.0), scale=0.9)
+    result = prealign(template(), moved(truth), any_orientation=True)
+    assert error(result, truth) < 1
+    assert result.success
+
+
 def test_messages():
     with pytest.raises(UsageError, match="6, 7, 12 degrees of freedom, not 9"):
         prealign(template(), template(), dof=9)
