@@ -6,6 +6,7 @@ import logging
 import multiprocessing as mp
 import os
 import threading
+from collections.abc import Iterable
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from multiprocessing.connection import wait as wait_for
 from traceback import format_exception
@@ -60,7 +61,8 @@ class MultiProcPlugin(_MultiProcPlugin):
 
     Nipype waits for ever for a step whose worker was killed (for example for lack of memory); here it is
     tried again, then counts as failed, and the others go on. Workers end when the main process
-    is killed, so that a second run does not meet the first one's leftovers.
+    is killed, so that a second run does not meet the first one's leftovers. One scan is finished after
+    the other, where Nipype would do the same step of all scans first.
 
     Parameters
     ----------
@@ -88,6 +90,10 @@ class MultiProcPlugin(_MultiProcPlugin):
         return ProcessPoolExecutor(
             max_workers=self.processors, mp_context=context, initializer=start_worker, initargs=arguments
         )
+
+    def _sort_jobs(self, jobids: Iterable[int], scheduler: str | None = None) -> list[int]:
+        """Prefer the scans that come first, so that one is finished before many are begun."""
+        return sorted(jobids, key=lambda job: (self.procs[job].fullname.split(".")[1:3], job))
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1

@@ -57,6 +57,24 @@ def test_a_failure_is_told_in_words_and_the_others_finish(
     assert not output(settings, "02").exists()
 
 
+def test_participants_are_finished_one_after_the_other(
+    settings: Settings, make_workflow: Callable[..., object]
+) -> None:
+    done: list[str] = []
+    workflow = make_workflow(settings, find_inputs(settings, LABELS))
+    execute(workflow, LABELS, settings, on_done=done.append)
+    assert done == list(LABELS)
+    times = {
+        label: (
+            (settings.work_dir / workflow.name / f"sub_{label}_wf/read/result_read.pklz").stat().st_mtime_ns,
+            output(settings, label).stat().st_mtime_ns,
+        )
+        for label in LABELS
+    }
+    assert times["01"][1] <= times["02"][0]
+    assert times["02"][1] <= times["03"][0]
+
+
 def test_finished_nodes_are_not_run_again(settings: Settings, make_workflow: Callable[..., object]) -> None:
     inputs = find_inputs(settings, LABELS[1:])
     execute(make_workflow(settings, inputs, {"02": "first time"}), LABELS[1:], settings, HERE)
