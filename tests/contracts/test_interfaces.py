@@ -70,7 +70,7 @@ def test_specs_are_private_and_of_nipype(interface_class):
 
 def test_resources_do_not_enter_the_hash(interface_class):
     inputs = interface_class.input_spec()
-    own = inputs.copyable_trait_names()  # asking ``trait(name)`` invents undeclared ones once they were looked up
+    own = inputs.copyable_trait_names()  # ``trait(name)`` invents undeclared ones once they were looked up
     hashed = [name for name in RESOURCES if name in own and not inputs.trait(name).nohash]
     assert hashed == []
 
