@@ -150,7 +150,7 @@ def run(case: Case, starts: int, threads: int, with_ants: bool) -> tuple[str, np
     text = (
         f"| {case.name} | {case.kind} | {case.dof} | {agreed:.1f} "
         f"| {good.sum()}/{starts} | {np.median(table[:, 0]):.2f} | {np.median(table[:, 1]):.1f} "
-        f"| {right_flag}/{starts} | {(table[:, 3] < 3).sum()}/{starts} "
+        f"| {right_flag}/{starts} | {f'{(table[:, 3] < 3).sum()}/{starts}' if with_ants else 'not run'} "
         f"| {np.median(table[:, 3]):.2f} | {np.median(table[:, 4]):.1f} |"
     )
     return text, table
