@@ -32,7 +32,7 @@ from hyperprep.models.weights import WeightsEntry, find_weights
 MAX_SD_LOG_JACOBIAN = 0.35
 """Without labels, lambda is the one of highest similarity whose sd of log |J| stays below this."""
 
-SIMILARITY_KEPT = 0.9
+SIMILARITY_KEPT = 0.98
 """With labels, lambda keeps at least this share of the similarity that lambda 0.25 reaches."""
 
 MIN_REFINE_LAMBDA = 0.15
