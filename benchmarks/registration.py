@@ -109,9 +109,9 @@ def ants_method(kind: str) -> Method:
     def run(fixed: Any, moving: Any) -> tuple[nb.Nifti1Image, np.ndarray | None, float]:
         import ants
 
-        f, m = (ants.from_nibabel(i[0]) for i in (fixed, moving))
+        f, m = (ants.from_nibabel_nifti(i[0]) for i in (fixed, moving))
         values = np.asanyarray(moving[1].dataobj).astype(np.float32)
-        labels = ants.from_nibabel(nb.Nifti1Image(values, moving[1].affine))
+        labels = ants.from_nibabel_nifti(nb.Nifti1Image(values, moving[1].affine))
         began = time.perf_counter()
         found = ants.registration(fixed=f, moving=m, type_of_transform=kind)
         seconds = time.perf_counter() - began

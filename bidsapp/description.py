@@ -10,12 +10,16 @@ from typing import Any
 
 from hyperprep import __version__
 from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.template import is_file_name
 from hyperprep.exceptions import OutputError
 from hyperprep.models.spatial.files import replacing
 from hyperprep.workflows.outputs import BIDSIGNORE
 
 BIDS_VERSION = "1.10.0"
 CODE_URL = "https://github.com/hyperprep/hyperprep"
+
+#: Where ``bids:templateflow:`` in the sidecars leads.
+TEMPLATEFLOW_URL = "https://github.com/templateflow/templateflow"
 #: What BIDS has no names for: derivatives, and the log folders of runs.
 _IGNORED = (*BIDSIGNORE, "log", "group_quality.*")
 
@@ -85,6 +89,8 @@ def description(settings: Settings, before: Mapping[str, Any]) -> dict[str, Any]
         Content of ``dataset_description.json``.
     """
     links = {"raw": settings.bids_dir.resolve().as_uri()}
+    if not is_file_name(settings.template):
+        links["templateflow"] = TEMPLATEFLOW_URL
     links.update({name: path.resolve().as_uri() for name, path in settings.derivatives})
     earlier = before.get("DatasetLinks")
     source = _source(settings)

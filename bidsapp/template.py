@@ -43,9 +43,20 @@ def find_template(wanted: str) -> Template:
     if wanted == DEFAULT_TEMPLATE:
         return Template(name=DEFAULT_TEMPLATE)
     path = Path(wanted).expanduser()
-    if "/" in wanted or wanted.endswith((".nii", ".nii.gz", ".mgz")):
+    if is_file_name(wanted):
         return _from_file(path)
     return _from_templateflow(wanted, templateflow_home())
+
+
+def is_file_name(wanted: str) -> bool:
+    """Say whether a template was given as a file, not by its TemplateFlow name.
+
+    Examples
+    --------
+    >>> is_file_name("mean.nii.gz"), is_file_name("MNI152NLin6Asym")
+    (True, False)
+    """
+    return "/" in wanted or wanted.endswith((".nii", ".nii.gz", ".mgz"))
 
 
 def _from_file(path: Path) -> Template:

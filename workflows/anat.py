@@ -45,6 +45,32 @@ def mask_source(scan: Scan, settings: AnatSettings) -> MaskSource:
     return "network"
 
 
+def notes_of(scan: Scan, settings: AnatSettings) -> list[str]:
+    """Sentences for the report: which image this is, and what was taken from where.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> settings = AnatSettings(bids_dir=Path("/in"), output_dir=Path("/out"), lam=0.3)
+    >>> for note in notes_of(Scan(Path("/in/sub-01/anat/sub-01_T1w.nii.gz")), settings):
+    ...     print(note)
+    T1w image: sub-01/anat/sub-01_T1w.nii.gz.
+    Brain mask: found by the network.
+    Lambda: 0.3, as asked for.
+    """
+    path = scan.t1w.relative_to(settings.bids_dir) if scan.t1w.is_relative_to(settings.bids_dir) else scan.t1w
+    mask = {
+        "derivative": f"given, {scan.mask_uri or scan.mask}",
+        "nonzero": "the image's non-zero region, for the scan is said to be skull-stripped",
+        "network": "found by the network",
+    }[mask_source(scan, settings)]
+    chosen = "searched for this scan" if settings.lam == "auto" else f"{settings.lam:g}, as asked for"
+    notes = [f"T1w image: {path}.", f"Brain mask: {mask}.", f"Lambda: {chosen}."]
+    if scan.dseg is not None:
+        notes.append(f"Overlap is measured on a given segmentation: {scan.dseg}.")
+    return notes
+
+
 def init_anat_wf(
     *,
     scan: Scan,
@@ -246,6 +272,7 @@ def _add_reportlets(
     """Draw the figures of the report."""
     reportlets_wf = init_anat_reportlets_wf(output_dir=settings.output_dir, template_name=template.name)
     reportlets_wf.inputs.inputnode.source_file = str(scan.t1w)
+    reportlets_wf.inputs.inputnode.notes = notes_of(scan, settings)
     inputnode, conform_wf, prealign_wf, segment_wf, register_wf, dseg_std = (
         workflow.get_node(name)
         for name in ("inputnode", "conform_wf", "prealign_wf", "segment_wf", "register_wf", "dseg_std")

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from hyperprep.exceptions import WeightsError
+from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.head_unet import HeadConditionedUNet
 from hyperprep.models.weights import WeightsEntry, load_state
 
+SegmentationNetwork = AtlasUNet | HeadConditionedUNet
+"""Networks whose condition is the asked label; all have ``trunk``, ``cell_logits`` and ``label_logits``."""
 
-def build_network(description: Mapping[str, Any], n_labels: int = 0) -> nn.Module:
+
+def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequence[int] = ()) -> nn.Module:
     """Make the network described by a manifest entry's ``network``, with fresh weights.
 
     Parameters
     ----------
     description
-        ``kind`` and what that kind needs: ``channels`` and ``stem``, or ``primary`` and its ``options``.
+        ``kind`` and what that kind needs: ``channels`` and ``stem``, or ``atlas`` with ``tissues``,
+        ``channels`` and ``hidden``, or ``primary`` and its ``options``.
     n_labels
         Number of conditions of a segmentation network.
+    shape
+        Voxels of the network's grid; a network with an atlas needs it.
 
     Raises
     ------
@@ -33,6 +40,10 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0) -> nn.Modul
     4
     """
     kind = description.get("kind")
+    if kind in ("locate", "segment") and description.get("atlas"):
+        return AtlasUNet(
+            n_labels, description["tissues"], shape, tuple(description["channels"]), description["hidden"]
+        )
     if kind in ("locate", "segment"):
         return HeadConditionedUNet(n_labels, tuple(description["channels"]), description["stem"])
     if kind == "hypermorph":
@@ -53,7 +64,9 @@ def load_network(entry: WeightsEntry) -> nn.Module:
     WeightsError
         When the tensors do not fit the network.
     """
-    network = build_network(entry.metadata["network"], len(entry.metadata.get("labels", ())))
+    network = build_network(
+        entry.metadata["network"], len(entry.metadata.get("labels", ())), entry.metadata["grid"]["shape"]
+    )
     try:
         network.load_state_dict(load_state(entry))
     except RuntimeError as error:

@@ -116,7 +116,9 @@ class HeadConditionedUNet(nn.Module):
             x = block(F.interpolate(lift(x), scale_factor=2, mode="nearest") + skip)
         return x
 
-    def cell_logits(self, cells: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+    def cell_logits(
+        self, cells: torch.Tensor, conditions: torch.Tensor, where: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Apply the last layer of each asked label to some cells of the trunk.
 
         Parameters
@@ -125,6 +127,8 @@ class HeadConditionedUNet(nn.Module):
             (N, features), cells taken from the trunk's output.
         conditions
             (L, n_labels) one-hot rows.
+        where
+            Places of the cells, which this network does not look at.
 
         Returns
         -------

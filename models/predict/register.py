@@ -12,20 +12,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from hyperprep.exceptions import ScanError, UsageError
-from hyperprep.models.losses.similarity import local_ncc
+from hyperprep.exceptions import UsageError
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.hypermorph import HyperMorph
-from hyperprep.models.nn.warp import integrate, warp
+from hyperprep.models.nn.warp import integrate
 from hyperprep.models.predict.device import pick_device, torch_threads
+from hyperprep.models.predict.pair import BrainPair, make_pair
 from hyperprep.models.predict.refine import RefineSettings
 from hyperprep.models.predict.refine import refine as refine_velocity
-from hyperprep.models.predict.sampling import lattice_grid, sample_averaged
+from hyperprep.models.predict.sampling import lattice_grid
 from hyperprep.models.predict.tune import search_lambda
 from hyperprep.models.spatial.grids import Grid
-from hyperprep.models.spatial.images import robust_rescale
-from hyperprep.models.spatial.labels import to_leaves
-from hyperprep.models.spatial.measures import folding_percent, jacobian_determinant, sd_log_jacobian
 from hyperprep.models.spatial.transforms import Chain, DisplacementField, resample
 from hyperprep.models.weights import WeightsEntry, find_weights
 
@@ -37,16 +34,6 @@ SIMILARITY_KEPT = 0.98
 
 MIN_REFINE_LAMBDA = 0.15
 """Refinement regularises at least this much: at 0 it folded 2.6 % of a real brain."""
-
-REGION_GROUPS: dict[str, tuple[int, ...]] = {
-    "cortex": (3, 42),
-    "white": (2, 41),
-    "ventricles": (4, 43, 14, 15),
-    "subcortical": (10, 49, 11, 50, 12, 51, 13, 52, 17, 53, 18, 54),
-    "cerebellum": (7, 46, 8, 47),
-    "brainstem": (16,),
-}
-"""Groups of labels whose mean overlap is written beside the overall one."""
 
 
 @dataclass(frozen=True)
@@ -100,56 +87,6 @@ def _joined(chain: list[np.ndarray | DisplacementField]) -> Chain:
         for step in chain
         if isinstance(step, DisplacementField) or not np.allclose(step, np.eye(4), atol=0)
     ]
-
-
-@dataclass
-class _Pair:
-    """The two brains on the network's grid, as tensors."""
-
-    fixed: torch.Tensor
-    moving: torch.Tensor
-    fixed_labels: torch.Tensor | None
-    moving_labels: torch.Tensor | None
-    numbers: tuple[int, ...]
-
-    def measure(self, velocity: torch.Tensor, *, grid: Grid | None = None) -> dict[str, float]:
-        """Give overlap, similarity and regularity of a velocity."""
-        displacement = integrate(velocity, steps=6)
-        fine = 2 * F.interpolate(displacement, size=self.fixed.shape[2:], mode="trilinear")
-        row: dict[str, float] = {}
-        if self.fixed_labels is not None and self.moving_labels is not None:
-            row |= _group_dice(self.fixed_labels, warp(self.moving_labels, displacement), self.numbers)
-        inside = self.fixed > 0
-        row["similarity"] = float(
-            local_ncc(self.fixed, warp(self.moving, fine), window=9, mask=inside.float())
-        )
-        determinant = _determinant(displacement, grid)
-        coarse = F.avg_pool3d(inside.float(), 2)[0, 0].cpu().numpy() > 0.5
-        row["sd_log_jacobian"] = sd_log_jacobian(determinant, coarse)
-        row["folding_percent"] = folding_percent(determinant, coarse)
-        return row
-
-
-def _determinant(displacement: torch.Tensor, grid: Grid | None) -> np.ndarray:
-    affine = np.eye(4)
-    spacing = 1.0 if grid is None else float(grid.spacing[0])
-    affine[:3, :3] *= spacing
-    data = displacement[0].movedim(0, -1).cpu().numpy() * spacing
-    return jacobian_determinant(DisplacementField(Grid(data.shape[:3], affine), data.astype(np.float32)))
-
-
-def _group_dice(fixed: torch.Tensor, moved: torch.Tensor, numbers: tuple[int, ...]) -> dict[str, float]:
-    """Soft Dice of shares: mean over labels present in both, overall and by group."""
-    overlap = torch.minimum(fixed, moved).flatten(2).sum(2)[0]
-    size = (fixed + moved).flatten(2).sum(2)[0]
-    each = (2 * overlap / size.clamp_min(1e-6)).cpu().numpy()
-    present = ((fixed.flatten(2).sum(2) > 1) & (moved.flatten(2).sum(2) > 1))[0].cpu().numpy()
-    row = {"dice_all": float(each[present].mean()) if present.any() else 0.0}
-    for name, members in REGION_GROUPS.items():
-        chosen = [i for i, n in enumerate(numbers) if n in members and present[i]]
-        if chosen:
-            row[f"dice_{name}"] = float(each[chosen].mean())
-    return row
 
 
 def register(
@@ -217,7 +154,7 @@ def register(
         where = pick_device(device)
         network = load_network(entry).to(where)
         assert isinstance(network, HyperMorph)
-        pair = _make_pair(
+        pair = make_pair(
             grid,
             (fixed, fixed_mask, fixed_dseg, frame2fixed),
             (moving, moving_mask, moving_dseg, fixed2moving @ frame2fixed),
@@ -244,39 +181,7 @@ def register(
     return Registration(forward, inverse, result.fixed2moving, frame2fixed, chosen, curve, figures, moved)
 
 
-def _make_pair(grid: Grid, fixed: tuple[Any, ...], moving: tuple[Any, ...], where: torch.device) -> _Pair:
-    images: list[torch.Tensor] = []
-    labels: list[np.ndarray | None] = []
-    for name, (image, mask, dseg, point_map) in (("fixed", fixed), ("moving", moving)):
-        values = sample_averaged(image, grid, point_map)
-        inside = (
-            values > 0
-            if mask is None
-            else resample(mask, grid, [point_map], interpolation="nearest").get_fdata() > 0
-        )
-        if inside.sum() < 1000:
-            raise ScanError(
-                f"Almost nothing of the {name} brain lies where the template's brain is: the affine "
-                "prealignment is wrong."
-            )
-        images.append(torch.from_numpy(robust_rescale(values, inside) * inside)[None, None].float().to(where))
-        labels.append(
-            None
-            if dseg is None
-            else to_leaves(np.asanyarray(resample(dseg, grid, [point_map], interpolation="nearest").dataobj))
-        )
-    numbers: tuple[int, ...] = ()
-    shares: list[torch.Tensor | None] = [None, None]
-    if labels[0] is not None and labels[1] is not None:
-        shared = np.intersect1d(np.unique(labels[0]), np.unique(labels[1]))
-        numbers = tuple(int(n) for n in shared if n > 0)
-        for place, one in enumerate(labels):
-            hot = torch.stack([torch.from_numpy(one == n) for n in numbers])[None].float().to(where)
-            shares[place] = F.avg_pool3d(hot, 2)
-    return _Pair(images[0], images[1], shares[0], shares[1], numbers)
-
-
-def _choose(network: HyperMorph, pair: _Pair, lam: float | str) -> tuple[float, list[dict[str, Any]]]:
+def _choose(network: HyperMorph, pair: BrainPair, lam: float | str) -> tuple[float, list[dict[str, Any]]]:
     """Give lambda and the curve: by the overlap of labels, else by similarity with regularity bounded.
 
     Labels may only choose among registrations that also fit the images: segmentations that resemble the
@@ -312,7 +217,7 @@ def _choose(network: HyperMorph, pair: _Pair, lam: float | str) -> tuple[float, 
 
 
 def _figures(
-    pair: _Pair,
+    pair: BrainPair,
     velocity: torch.Tensor,
     alone: dict[str, float],
     lam: float,
@@ -337,7 +242,7 @@ def _figures(
     }
 
 
-def _as_field(displacement: torch.Tensor, pair: _Pair, grid: Grid) -> DisplacementField:
+def _as_field(displacement: torch.Tensor, pair: BrainPair, grid: Grid) -> DisplacementField:
     """Bring a displacement in coarse voxels to mm on the network's full grid."""
     fine = 2 * F.interpolate(displacement, size=pair.fixed.shape[2:], mode="trilinear")[0]
     return DisplacementField(grid, (fine.movedim(0, -1).cpu().numpy() * grid.spacing).astype(np.float32))

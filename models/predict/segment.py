@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from hyperprep.exceptions import ScanError
-from hyperprep.models.nets.build import load_network
-from hyperprep.models.nets.head_unet import HeadConditionedUNet
+from hyperprep.models.nets.build import SegmentationNetwork, load_network
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.sampling import largest_component, lattice_grid, sample_averaged, sample_volumes
 from hyperprep.models.spatial.grids import Grid
@@ -105,7 +104,7 @@ def segment(
     grid = lattice_grid(entry.metadata["grid"])
     with torch_threads(num_threads), torch.inference_mode():
         network = load_network(entry).to(pick_device(device))
-        assert isinstance(network, HeadConditionedUNet)
+        assert isinstance(network, SegmentationNetwork)
         numbers = tuple(region.index for region in LEAVES)
         brain, leaves = predict_on_grid(
             network, entry, scan, template2scan, numbers, mask, trust_mask=trust_mask
@@ -120,7 +119,7 @@ def segment(
 
 
 def predict_on_grid(
-    network: HeadConditionedUNet,
+    network: SegmentationNetwork,
     entry: WeightsEntry,
     scan: nb.Nifti1Image,
     template2scan: np.ndarray,
@@ -154,7 +153,7 @@ def predict_on_grid(
 
 
 def _predict(
-    network: HeadConditionedUNet,
+    network: SegmentationNetwork,
     entry: WeightsEntry,
     values: np.ndarray,
     inside: np.ndarray | None,

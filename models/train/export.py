@@ -31,8 +31,10 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
         "network": {"kind": config["network"], **config.get("model", {})},
     }
     if config["network"] in ("locate", "segment"):
-        from hyperprep.models.train.segmentation import REGIONS, STRUCTURES
+        from hyperprep.models.train.segmentation import INTENSITY_TISSUES, REGIONS, STRUCTURES
 
+        if entry["network"].get("atlas"):
+            entry["network"]["tissues"] = len(INTENSITY_TISSUES) + 1
         entry["labels"] = [str(n) for n in STRUCTURES] + list(REGIONS)
     return entry
 

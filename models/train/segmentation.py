@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from hyperprep.models.losses.dice import exclusive_loss, region_loss, soft_dice
+from hyperprep.models.nets.atlas_unet import PRIOR_SPACING, AtlasUNet
 from hyperprep.models.nets.head_unet import HeadConditionedUNet, space_to_depth
 from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
@@ -32,6 +33,22 @@ REGIONS: dict[str, tuple[int, ...]] = {
 }
 """Super-regions that are conditions of their own, after the structures; "brain" is the closed mask."""
 
+INTENSITY_TISSUES: tuple[tuple[int, ...], ...] = (
+    (2, 41),
+    (3, 42, 17, 18, 53, 54),
+    (4, 43, 14, 15, 24),
+    (11, 12, 26, 50, 51, 58),
+    (10, 49),
+    (13, 52),
+    (16, 28, 60),
+    (7, 46),
+    (8, 47),
+)
+"""Structures that share one distribution of intensities in an image, after whatever is not brain."""
+
+NEAR_BRAIN = -5.0
+"""Log-odds of the atlas' brain below which a voxel teaches nothing."""
+
 
 @dataclass
 class SegmentationTask:
@@ -47,6 +64,9 @@ class SegmentationTask:
         Ranges of the synthetic images.
     cells_share
         Share of the cells (cubes of ``stem`` voxels) on which the loss of one step is measured.
+    atlas
+        Train the network that starts from a probabilistic atlas, made here of ``atlas_draws`` deformed heads;
+        then ``stem`` is 1 and ``hidden`` the width of its last shared layer.
     """
 
     maps: LabelMaps
@@ -55,12 +75,17 @@ class SegmentationTask:
     name: str = "segment"
     channels: tuple[int, ...] = (32, 48, 96, 128)
     stem: int = 2
+    hidden: int = 48
+    atlas: bool = False
+    atlas_draws: int = 160
     cells_share: float = 0.35
     held_out: int = 2
     device: str = "cpu"
     conditions: tuple[str, ...] = field(
         default=tuple(str(n) for n in STRUCTURES) + tuple(REGIONS), init=False
     )
+
+    _near: torch.Tensor | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._table = self.maps.lookup(STRUCTURES).to(self.device)
@@ -71,7 +96,41 @@ class SegmentationTask:
 
     def build(self) -> nn.Module:
         """Make the network."""
-        return HeadConditionedUNet(len(self.conditions), self.channels, self.stem)
+        if not self.atlas:
+            return HeadConditionedUNet(len(self.conditions), self.channels, self.stem)
+        tissue = torch.zeros(len(self.conditions), len(INTENSITY_TISSUES) + 1)
+        for column, numbers in enumerate(INTENSITY_TISSUES, start=1):
+            tissue[[STRUCTURES.index(n) for n in numbers], column] = 1
+        model = AtlasUNet(
+            len(self.conditions), tissue.shape[1], self.lattice.shape, self.channels, self.hidden
+        )
+        model.set_atlas(self.prior(), tissue)
+        return model
+
+    @torch.no_grad()
+    def prior(self) -> torch.Tensor:
+        """Make the atlas: log-odds of every condition on a grid twice as coarse, (L, *shape / 2).
+
+        A structure's odds are against the background, a region's against not being in it.
+        """
+        coarse = Lattice(
+            tuple(n // PRIOR_SPACING for n in self.lattice.shape),
+            self.lattice.spacing * PRIOR_SPACING,
+            tuple(o + self.lattice.spacing * (PRIOR_SPACING - 1) / 2 for o in self.lattice.origin),
+        )
+        rng = np.random.default_rng(0)
+        usable = len(self.maps.maps) - self.held_out
+        total = torch.zeros((len(self.conditions) + 1, *coarse.shape), device=self.device)
+        for turn in range(self.atlas_draws):
+            anatomy = draw_anatomy(rng, self.spec, usable, coarse.extent_mm, index=turn % usable)
+            sampling = sample_anatomy(self.maps, anatomy, coarse, subsamples=1)
+            structure = self._table[sampling.indices[0].long()]
+            total[1:] += self.targets(structure, sampling.brain)[0]
+            total[0] += structure == 0
+        share = (total + 0.01 * self.atlas_draws / 16) / (self.atlas_draws * (1 + 0.01 / 16))
+        leaves = share[1 : len(STRUCTURES) + 1]
+        regions = share[len(STRUCTURES) + 1 :].clamp_max(1 - 0.01 / 16)
+        return torch.cat([leaves.log() - share[:1].log(), torch.logit(regions)])
 
     def example(
         self, rng: np.random.Generator, *, index: int | None = None
@@ -117,14 +176,13 @@ class SegmentationTask:
     def loss(self, model: nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
         """Softmax loss over background and structures plus region loss, on a random share of the cells."""
         image, structure, brain = batch
-        assert isinstance(model, HeadConditionedUNet)
+        assert isinstance(model, AtlasUNet | HeadConditionedUNet)
         trunk = model.trunk(image[None, None])[0].movedim(0, -1).reshape(-1, model.features)
-        chosen = torch.randperm(len(trunk))[: int(self.cells_share * len(trunk))].to(image.device)
-        logits = model.cell_logits(
-            trunk[chosen], self.one_hot(list(range(len(self.conditions))), image.device)
-        ).flatten(0, 1)
+        chosen = self._choose(model, len(trunk)).to(image.device)
+        asked = self.one_hot(list(range(len(self.conditions))), image.device)
+        logits = model.cell_logits(trunk[chosen], asked, chosen).flatten(0, 1)
         known, masks = (
-            space_to_depth(v[None, None], self.stem)[0].flatten(1).T[chosen].flatten()
+            space_to_depth(v[None, None], model.stem)[0].flatten(1).T[chosen].flatten()
             for v in (structure, brain)
         )
         known = known.long()
@@ -146,6 +204,16 @@ class SegmentationTask:
             overlap = 2 * (inside * masks).sum() / (inside.sum() + masks.sum()).clamp_min(1)
             figures = {"structures": float(dice[1:].mean()), "brain": float(overlap)}
         return exclusive_loss(leaf, known) + region_loss(logits[:, n:], regions), figures
+
+    def _choose(self, model: nn.Module, cells: int) -> torch.Tensor:
+        """Draw the cells of one step's loss; with an atlas, where a brain may be."""
+        if not isinstance(model, AtlasUNet):
+            return torch.randperm(cells)[: int(self.cells_share * cells)]
+        if self._near is None:
+            odds = model.prior_at_voxels()[:, len(STRUCTURES)]
+            self._near = torch.nonzero(odds > NEAR_BRAIN)[:, 0].cpu()
+        share = torch.randperm(len(self._near))[: int(self.cells_share * len(self._near))]
+        return self._near[share]
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:

@@ -25,6 +25,7 @@ def test_the_description_is_that_of_a_derivative(settings: Settings, tmp_path: P
     assert content["DatasetLinks"] == {
         "raw": settings.bids_dir.resolve().as_uri(),
         "masks": tmp_path.resolve().as_uri(),
+        "templateflow": "https://github.com/templateflow/templateflow",
     }
     assert "%20" in content["DatasetLinks"]["raw"]
     ignored = (settings.output_dir / ".bidsignore").read_text().split()
@@ -37,7 +38,7 @@ def test_links_of_earlier_runs_and_own_lines_are_kept(settings: Settings, tmp_pa
     ignore.write_text("mine\n" + ignore.read_text())
     describe_output(settings)
     content = json.loads((settings.output_dir / "dataset_description.json").read_text())
-    assert set(content["DatasetLinks"]) == {"raw", "masks"}
+    assert set(content["DatasetLinks"]) == {"raw", "masks", "templateflow"}
     assert ignore.read_text().splitlines().count("mine") == 1
     assert len(set(ignore.read_text().splitlines())) == len(ignore.read_text().splitlines())
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hyperprep.exceptions import WeightsError
+from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.build import build_network
 from hyperprep.models.nets.conemos import ConditionalUNet
 from hyperprep.models.nets.head_unet import HeadConditionedUNet, depth_to_space, space_to_depth
@@ -55,6 +56,50 @@ def test_head_conditioned_network_gives_each_asked_label_alone_what_it_gives_in_
     assert together.shape == (1, 5, 8, 12, 16)
     assert torch.allclose(together, alone, atol=1e-5)
     assert together.std(dim=1).mean() > 1e-3
+
+
+def atlas_network() -> AtlasUNet:
+    """Left and right half are labels 0 and 1 of tissues 1 and 2; label 2 is the region of both."""
+    network = AtlasUNet(3, 3, (16, 16, 16), channels=(4, 4, 8), hidden=6)
+    prior = torch.full((3, 8, 8, 8), 1.5)
+    prior[0, :4], prior[1, 4:], prior[2] = 3.0, 3.0, 4.0
+    network.set_atlas(prior, torch.tensor([[0.0, 1, 0], [0, 0, 1], [0, 0, 0]]))
+    return network.eval()
+
+
+@pytest.mark.parametrize("bright", [0, 1])
+def test_untrained_atlas_network_is_the_classical_segmentation_whatever_the_contrast(bright: int):
+    torch.manual_seed(0)
+    network = atlas_network()
+    torch.nn.init.zeros_(network.label_weights.weight)
+    truth = torch.zeros(16, 16, 16, dtype=torch.long)
+    truth[7:] = 1  # the border lies a voxel beside the atlas' border
+    image = torch.where(truth == bright, 0.8, 0.3) + 0.02 * torch.randn(16, 16, 16)
+    with torch.no_grad():
+        found = network(image[None, None], torch.eye(3))[0]
+    assert (found[:2].argmax(0) == truth).float().mean() > 0.97
+    assert bool((found[2] > 0).all())
+
+
+def test_atlas_network_gives_each_asked_label_alone_what_it_gives_in_company():
+    torch.manual_seed(0)
+    network, image, rows = atlas_network(), torch.rand(1, 1, 16, 16, 16), torch.eye(3)
+    with torch.no_grad():
+        together = network(image, rows)
+        alone = torch.cat([network(image, rows[i : i + 1]) for i in range(3)], dim=1)
+    assert torch.allclose(together, alone, atol=1e-4)
+
+
+def test_atlas_network_at_chosen_voxels_is_what_it_is_everywhere():
+    torch.manual_seed(0)
+    network, image, rows = atlas_network(), torch.rand(1, 1, 16, 16, 16), torch.eye(3)
+    chosen = torch.randperm(16**3)[:50]
+    with torch.no_grad():
+        trunk = network.trunk(image)
+        cells = trunk[0].movedim(0, -1).reshape(-1, network.features)
+        some = network.cell_logits(cells[chosen], rows, chosen)[:, 0]
+        every = network.label_logits(trunk, rows)[0].flatten(1).T
+    assert torch.allclose(some, every[chosen], atol=1e-5)
 
 
 def test_space_to_depth_is_inverted():

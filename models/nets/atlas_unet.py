@@ -1,0 +1,224 @@
+"""A segmentation network that starts from atlas and tissue intensities and learns what they leave open."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hyperprep.models.nets.head_unet import Pointwise
+from hyperprep.models.nn.norm import InstanceNorm
+from hyperprep.models.nn.tissue import intensity_bins, log_likelihoods
+
+PRIOR_SPACING = 2
+"""Voxels of the network's grid per voxel of the atlas, along each axis."""
+
+BINS = 64
+"""Bins of the tissues' intensity distributions."""
+
+
+class _Conv(nn.Sequential):
+    def __init__(self, n_in: int, n_out: int, *, norm: bool = True) -> None:
+        super().__init__(
+            nn.Conv3d(n_in, n_out, 3, padding=1, bias=not norm),
+            InstanceNorm(n_out) if norm else nn.Identity(),
+            nn.LeakyReLU(0.1, inplace=True),
+        )
+
+
+class AtlasUNet(nn.Module):
+    """U-Net whose answer for a label adds to the label's prior and the evidence of the image's intensities.
+
+    Before the first training step this is the classical segmentation by Bayes' rule: an atlas tells where a
+    label may be, and each tissue's distribution of intensities is estimated from the image itself, whatever
+    its contrast (:func:`~hyperprep.models.nn.tissue.log_likelihoods`). The trunk sees image and tissue
+    posteriors and is computed once per image; the asked label chooses a prior, a tissue and a weight vector
+    over the trunk's features.
+
+    Parameters
+    ----------
+    n_labels
+        Number of conditions.
+    n_tissues
+        Number of tissues with an intensity distribution of their own; 0 is whatever is not brain.
+    shape
+        Voxels of the fixed grid in the template frame, each divisible by :attr:`divisor`.
+    channels
+        Channels of each level of the trunk; the first is at full resolution, where nothing is normalised:
+        half of a training step's time went there.
+    hidden
+        Units of the layer that label weights read.
+    """
+
+    stem = 1
+
+    def __init__(
+        self,
+        n_labels: int,
+        n_tissues: int,
+        shape: Sequence[int],
+        channels: Sequence[int] = (16, 24, 64, 96),
+        hidden: int = 48,
+    ) -> None:
+        super().__init__()
+        self.n_labels, self.shape = n_labels, tuple(shape)
+        self.own, self.features = channels[0], channels[0] + n_tissues - 1
+        self.prior_shape = tuple(n // PRIOR_SPACING for n in shape)
+        self.register_buffer("prior", torch.zeros(n_labels, math.prod(self.prior_shape)))
+        self.register_buffer("tissue", torch.zeros(n_labels, n_tissues))
+        self.down = nn.ModuleList([_Conv(1 + n_tissues, channels[0], norm=False)])
+        for before, c in itertools.pairwise(channels):
+            self.down.append(nn.Sequential(_Conv(before, c), _Conv(c, c)))
+        self.place = Pointwise(n_labels, channels[1])
+        self.lift, self.up = nn.ModuleList(), nn.ModuleList()
+        for level in range(len(channels) - 2, -1, -1):
+            c = channels[level]
+            self.lift.append(Pointwise(channels[level + 1], c))
+            self.up.append(_Conv(c, c, norm=False) if level == 0 else nn.Sequential(_Conv(c, c), _Conv(c, c)))
+        self.mix = nn.Linear(self.features, hidden)
+        self.label_weights = nn.Linear(n_labels, hidden + 1, bias=False)
+        self.trust = nn.Parameter(torch.tensor([1.0, 0.7]))
+        with torch.no_grad():
+            self.label_weights.weight[:-1] *= 0.1 * (n_labels / hidden) ** 0.5
+            self.label_weights.weight[-1] = 0
+        self._fine: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def divisor(self) -> int:
+        """What each side of the image must be divisible by."""
+        return int(2 ** (len(self.down) - 1))
+
+    def set_atlas(self, prior: torch.Tensor, tissue: torch.Tensor) -> None:
+        """Store the atlas.
+
+        Parameters
+        ----------
+        prior
+            (n_labels, *shape / 2) log-odds of each label: of leaves against the background, of regions
+            against not being in them.
+        tissue
+            (n_labels, n_tissues) 1 for the tissue of each leaf; all 0 for regions.
+        """
+        assert isinstance(self.prior, torch.Tensor)
+        assert isinstance(self.tissue, torch.Tensor)
+        self.prior.copy_(prior.flatten(1))
+        self.tissue.copy_(tissue)
+        self._fine = None
+
+    def _volumes(self) -> torch.Tensor:
+        assert isinstance(self.prior, torch.Tensor)
+        return self.prior.float().view(1, self.n_labels, *self.prior_shape)
+
+    @torch.no_grad()
+    def _at_voxels(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give label log-odds (voxels, n_labels) and log tissue priors (voxels, n_tissues), C order."""
+        assert isinstance(self.tissue, torch.Tensor)
+        if self._fine is None or self._fine[0].device != self.tissue.device:
+            fine = F.interpolate(self._volumes(), size=self.shape, mode="trilinear")[0].flatten(1)
+            leaf = self.tissue.any(1)
+            shares = torch.softmax(F.pad(fine[leaf], (0, 0, 1, 0)), dim=0)
+            tissues = torch.einsum("lv,lt->vt", shares[1:], self.tissue[leaf].float())
+            tissues[:, 0] += shares[0]
+            self._fine = fine.T.contiguous(), tissues.clamp_min(1e-6).log()
+        return self._fine
+
+    def prior_at_voxels(self) -> torch.Tensor:
+        """Give the labels' log-odds on the network's grid, (voxels, n_labels), C order."""
+        return self._at_voxels()[0]
+
+    @torch.no_grad()
+    def evidence(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give what the intensities alone say.
+
+        Parameters
+        ----------
+        image
+            (*shape) in [0, 1].
+
+        Returns
+        -------
+        tuple of torch.Tensor
+            Tissue posteriors, (*shape, n_tissues), and log-likelihood ratios of all tissues but 0 against
+            tissue 0, (*shape, n_tissues - 1).
+        """
+        log_prior = self._at_voxels()[1]
+        every = torch.zeros(self.shape, dtype=torch.bool, device=image.device)
+        every[::2, ::2, ::2] = True
+        table = log_likelihoods(image[every], log_prior[every.flatten()].exp(), bins=BINS)
+        likelihood = table[intensity_bins(image.flatten(), BINS)]
+        posterior = torch.softmax(log_prior + likelihood, dim=1).view(*self.shape, -1)
+        return posterior, (likelihood[:, 1:] - likelihood[:, :1]).view(*self.shape, -1)
+
+    def trunk(self, image: torch.Tensor) -> torch.Tensor:
+        """Compute what all labels share: (B, 1, *shape) -> (B, features, *shape)."""
+        found = [self.evidence(one[0]) for one in image]
+        posterior, ratio = (torch.stack(v).movedim(-1, 1) for v in zip(*found, strict=True))
+        x = torch.cat([image, posterior], dim=1).contiguous(memory_format=torch.channels_last_3d)
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.max_pool3d(x, 2))
+            if level == 1:
+                x = x + self.place(torch.sigmoid(self._volumes()))
+            skips.append(x)
+        for lift, block, skip in zip(self.lift, self.up, skips[-2::-1], strict=True):
+            x = block(F.interpolate(lift(x), scale_factor=2, mode="nearest") + skip)
+        return torch.cat([x, 0.25 * ratio], dim=1)
+
+    def cell_logits(
+        self, cells: torch.Tensor, conditions: torch.Tensor, where: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Give the logits of the asked labels at some voxels.
+
+        Parameters
+        ----------
+        cells
+            (N, features), voxels taken from the trunk's output.
+        conditions
+            (L, n_labels) one-hot rows.
+        where
+            (N,) places of those voxels in C order; all voxels when not given.
+
+        Returns
+        -------
+        torch.Tensor
+            (N, 1, L).
+        """
+        assert isinstance(self.tissue, torch.Tensor)
+        made = self.label_weights(conditions)
+        prior = self.prior_at_voxels()
+        prior = prior if where is None else prior[where]
+        if len(conditions) < self.n_labels or not torch.equal(
+            conditions, torch.eye(self.n_labels, device=conditions.device)
+        ):
+            prior = prior @ conditions.T
+        hidden = F.leaky_relu(self.mix(cells), 0.1)
+        chosen = (conditions @ self.tissue.float())[:, 1:]
+        weights = torch.cat([made[:, :-1], 4 * self.trust[1] * chosen], dim=1)
+        seen = torch.cat([hidden, cells[:, self.own :]], dim=1)
+        return (torch.addmm(made[:, -1], seen, weights.T) + self.trust[0] * prior)[:, None]
+
+    def label_logits(self, trunk: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        """Give the logits of the asked labels everywhere: (1, features, *shape) -> (1, L, *shape)."""
+        logits = self.cell_logits(trunk[0].movedim(0, -1).reshape(-1, self.features), conditions)
+        return logits[:, 0].T.reshape(1, -1, *trunk.shape[2:])
+
+    def forward(self, image: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
+        """Segment the asked labels.
+
+        Parameters
+        ----------
+        image
+            (B, 1, *shape) in [0, 1].
+        conditions
+            (L, n_labels) one-hot rows.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits, (B, L, *shape).
+        """
+        return torch.cat([self.label_logits(one[None], conditions) for one in self.trunk(image)])
