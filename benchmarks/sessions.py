@@ -59,6 +59,15 @@ def verdict(folder: Path) -> str:
     return "0 errors" if not counts else ", ".join(f"{code} x {n}" for code, n in counts.items())
 
 
+def steps_of(outputs: list[Path]) -> Counter[str]:
+    """Seconds of every kind of step, summed over all that the resource monitor recorded in some outputs."""
+    steps: Counter[str] = Counter()
+    for table in (t for out in outputs for t in out.glob("logs/*/resources.tsv")):
+        for row in pd.read_csv(table, sep="\t").itertuples():
+            steps[str(row.node).rsplit(".", 1)[-1]] += float(row.seconds)
+    return steps
+
+
 def main() -> None:
     """Print and write the tables."""
     parser = argparse.ArgumentParser(
@@ -74,7 +83,6 @@ def main() -> None:
         "|---|---|---|---|---|---|---|",
     ]
     verdicts = ["| folder | validator |", "|---|---|"]
-    steps: Counter[str] = Counter()
     scans = 0
     with tempfile.TemporaryDirectory() as scratch:
         base = args.outputs or Path(scratch)
@@ -89,10 +97,6 @@ def main() -> None:
                      "--participant-label", label, "-w", str(work), "--nprocs", str(args.threads),
                      "--resource-monitor"]
                 )  # fmt: skip
-                table = out / "logs" / "resources.tsv"
-                if table.exists():
-                    for row in pd.read_csv(table, sep="\t").itertuples():
-                        steps[str(row.node).rsplit(".", 1)[-1]] += float(row.seconds)
                 scans += sessions
                 lines.append(
                     f"| {name} | {label} | {sessions} | {code} | {seconds:.0f} "
@@ -104,6 +108,7 @@ def main() -> None:
             for folder, what in ((bids_dir, "input"), (out, f"output (group level: exit code {code})")):
                 verdicts.append(f"| {name}, {what} | {verdict(folder)} |")
                 print(verdicts[-1], flush=True)
+        steps = steps_of([base / bids_dir.name for bids_dir in args.bids_dirs])
     spent = [f"| {step} | {seconds / max(1, scans):.1f} |" for step, seconds in steps.most_common(12)]
     text = [*lines, "", *verdicts, "", "| step | seconds per session |", "|---|---|", *spent]
     print("\n".join(spent))

@@ -13,7 +13,7 @@ from hyperprep.exceptions import ScanError
 from hyperprep.models.nets.build import SegmentationNetwork, load_network
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.sampling import largest_component, lattice_grid, sample_averaged, sample_volumes
-from hyperprep.models.predict.segment import predict_on_grid
+from hyperprep.models.predict.segment import BRAIN_THRESHOLD, predict_on_grid
 from hyperprep.models.spatial.affines import fit_points_robustly
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import robust_rescale
@@ -135,13 +135,13 @@ def locate(
         grid = lattice_grid(fine.metadata["grid"])
         for _ in range(POLISHING_PASSES):
             soft, leaves = predict_on_grid(polisher, fine, scan, to_scan, numbers, mask)
-            brain = soft.cpu().numpy() > 0.5
+            brain = soft.cpu().numpy() > BRAIN_THRESHOLD
             voxel_ml = abs(np.linalg.det(grid.affine[:3, :3] @ to_scan[:3, :3])) / 1e3
             found, sizes = _centroids(numbers, grid, to_scan, leaves.cpu().numpy(), brain)
             if len(found) < 12 or brain.sum() * voxel_ml < MIN_BRAIN_ML:
                 break  # keep what the coarse network found
             centroids, volumes = found, sizes
-            mask = _mask_on(Grid.of(scan), grid, to_scan, soft, brain)
+            mask = _mask_on(Grid.of(scan), grid, to_scan, soft, brain, BRAIN_THRESHOLD)
             shared = sorted(set(found) & set(stored))
             to_scan = fit_points_robustly(
                 np.array([stored[n] for n in shared]), np.array([found[n] for n in shared])
@@ -184,9 +184,14 @@ def _predict(
 
 
 def _mask_on(
-    target: Grid, grid: Grid, to_scan: np.ndarray, probability: torch.Tensor, brain: np.ndarray
+    target: Grid,
+    grid: Grid,
+    to_scan: np.ndarray,
+    probability: torch.Tensor,
+    brain: np.ndarray,
+    threshold: float = 0.5,
 ) -> nb.Nifti1Image:
-    """Bring the brain mask onto the scan's grid, cut where the interpolated probability is one half."""
+    """Bring the brain mask onto the scan's grid, cut where the interpolated probability is the threshold."""
     from scipy import ndimage
 
     kept = probability.cpu() * torch.from_numpy(ndimage.binary_dilation(brain, iterations=1))
@@ -197,7 +202,9 @@ def _mask_on(
             np.meshgrid([first], *(np.arange(n) for n in target.shape[1:]), indexing="ij"), -1
         ).reshape(-1, 3)
         points = target.to_world(voxels) @ shift[:3, :3].T + shift[:3, 3]
-        out[first] = (sample_volumes(kept[None], grid, points)[0] > 0.5).numpy().reshape(target.shape[1:])
+        out[first] = (
+            (sample_volumes(kept[None], grid, points)[0] > threshold).numpy().reshape(target.shape[1:])
+        )
     return nb.Nifti1Image(out, target.affine)
 
 

@@ -113,11 +113,10 @@ class SegmentationTask:
 
         A structure's odds are against the background, a region's against not being in it.
         """
-        coarse = Lattice(
-            tuple(n // PRIOR_SPACING for n in self.lattice.shape),
-            self.lattice.spacing * PRIOR_SPACING,
-            tuple(o + self.lattice.spacing * (PRIOR_SPACING - 1) / 2 for o in self.lattice.origin),
-        )
+        x, y, z = (n // PRIOR_SPACING for n in self.lattice.shape)
+        shift = self.lattice.spacing * (PRIOR_SPACING - 1) / 2
+        left, back, low = (o + shift for o in self.lattice.origin)
+        coarse = Lattice((x, y, z), self.lattice.spacing * PRIOR_SPACING, (left, back, low))
         rng = np.random.default_rng(0)
         usable = len(self.maps.maps) - self.held_out
         total = torch.zeros((len(self.conditions) + 1, *coarse.shape), device=self.device)

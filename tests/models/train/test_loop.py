@@ -69,7 +69,7 @@ def test_learning_rate_falls_by_time_as_well_as_by_steps():
 def test_shipped_configurations_are_complete(name):
     config = read_config(name)
     assert config["network"] == name
-    assert all(side % 16 == 0 for side in lattice_of(config).shape)
+    assert all(side % 8 == 0 for side in lattice_of(config).shape)
     assert spec_of(config).subsamples >= 1
     assert schedule_of(config, max_minutes=2).max_seconds == 120
 
