@@ -158,6 +158,9 @@ def _plain(key: str, value: Any) -> str:
     return "n/a" if value is None else measure_of(key).text(value)
 
 
+_SPELLINGS = {"csf": "CSF", "VentralDC": "Ventral DC"}
+
+
 def structure_rows(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Volumes (mL) and overlap of every structure, both sides in one row.
 
@@ -184,6 +187,8 @@ def structure_rows(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[st
         match = _SIDE.match(name)
         base = _SIDE.sub("", name).replace("-", " ")
         base = base[:1].upper() + base[1:]
+        for word, written in _SPELLINGS.items():
+            base = base.replace(word, written)
         rows.setdefault(base, {})[match[1].lower() if match else "total"] = float(size) / 1000
         overlap = as_number(metrics.get(f"dice_{name}"))
         if overlap is not None:
