@@ -61,6 +61,7 @@ def spoil(good: Path) -> dict[str, Callable[[Path], None]]:
 def one_line(text: str, *clues: str) -> str:
     """Pick the line of a message that holds one of the clues, shortened to be shown in a table."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines.sort(key=lambda line: "participants; failed:" in line)
     found = next((line for clue in clues for line in lines if clue.lower() in line.lower()), "")
     return (found or (lines[-1] if lines else "(silent)")).replace("|", "/")[:400]
 
@@ -89,7 +90,7 @@ def scans(folder: Path, good: str) -> Iterator[list[str]]:
         report = "report says so" if (out / f"sub-{label}.html").exists() else "no report"
         rest = [p for p in out.rglob(f"sub-{label}_*") if p.suffix != ".svg" and "logs" not in p.parts]
         yield [
-            f"scan: {label}",
+            "scan: no T1w" if label == "nothing" else f"scan: {label}",
             one_line(said, f"sub-{label}"),
             str(code),
             f"sub-{good} {fate}; {report}; {len(rest)} other files of sub-{label}",
