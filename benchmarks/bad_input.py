@@ -25,14 +25,13 @@ from hyperprep.models.weights import find_weights
 QUICK = ["--refine", "none", "--lambda", "0.5", "--nprocs", "2", "--offline"]
 
 
-def run(*words: str | Path, env: dict[str, str] | None = None) -> tuple[int, str]:
+def run(*words: str | Path) -> tuple[int, str]:
     """Run the app: exit code, and all it said."""
     done = subprocess.run(
         [sys.executable, "-m", "hyperprep.bidsapp", *map(str, words)],
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, **(env or {})},
     )
     return done.returncode, done.stdout + done.stderr
 

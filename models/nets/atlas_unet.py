@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hyperprep.models.nets.head_unet import Pointwise
-from hyperprep.models.nn.norm import InstanceNorm
+from hyperprep.models.nets.head_unet import ConvBlock, LabelConditioned, Pointwise
 from hyperprep.models.nn.tissue import intensity_bins, log_likelihoods
 
 PRIOR_SPACING = 2
@@ -21,16 +20,7 @@ BINS = 64
 """Bins of the tissues' intensity distributions."""
 
 
-class _Conv(nn.Sequential):
-    def __init__(self, n_in: int, n_out: int, *, norm: bool = True) -> None:
-        super().__init__(
-            nn.Conv3d(n_in, n_out, 3, padding=1, bias=not norm),
-            InstanceNorm(n_out) if norm else nn.Identity(),
-            nn.LeakyReLU(0.1, inplace=True),
-        )
-
-
-class AtlasUNet(nn.Module):
+class AtlasUNet(LabelConditioned):
     """U-Net whose answer for a label adds to the label's prior and the evidence of the image's intensities.
 
     Before the first training step this is the classical segmentation by Bayes' rule: an atlas tells where a
@@ -70,15 +60,17 @@ class AtlasUNet(nn.Module):
         self.prior_shape = tuple(n // PRIOR_SPACING for n in shape)
         self.register_buffer("prior", torch.zeros(n_labels, math.prod(self.prior_shape)))
         self.register_buffer("tissue", torch.zeros(n_labels, n_tissues))
-        self.down = nn.ModuleList([_Conv(1 + n_tissues, channels[0], norm=False)])
+        self.down = nn.ModuleList([ConvBlock(1 + n_tissues, channels[0], norm=False)])
         for before, c in itertools.pairwise(channels):
-            self.down.append(nn.Sequential(_Conv(before, c), _Conv(c, c)))
+            self.down.append(nn.Sequential(ConvBlock(before, c), ConvBlock(c, c)))
         self.place = Pointwise(n_labels, channels[1])
         self.lift, self.up = nn.ModuleList(), nn.ModuleList()
         for level in range(len(channels) - 2, -1, -1):
             c = channels[level]
             self.lift.append(Pointwise(channels[level + 1], c))
-            self.up.append(_Conv(c, c, norm=False) if level == 0 else nn.Sequential(_Conv(c, c), _Conv(c, c)))
+            self.up.append(
+                ConvBlock(c, c, norm=False) if level == 0 else nn.Sequential(ConvBlock(c, c), ConvBlock(c, c))
+            )
         self.mix = nn.Linear(self.features, hidden)
         self.label_weights = nn.Linear(n_labels, hidden + 1, bias=False)
         self.trust = nn.Parameter(torch.tensor([1.0, 0.7]))
@@ -171,54 +163,13 @@ class AtlasUNet(nn.Module):
     def cell_logits(
         self, cells: torch.Tensor, conditions: torch.Tensor, where: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Give the logits of the asked labels at some voxels.
-
-        Parameters
-        ----------
-        cells
-            (N, features), voxels taken from the trunk's output.
-        conditions
-            (L, n_labels) one-hot rows.
-        where
-            (N,) places of those voxels in C order; all voxels when not given.
-
-        Returns
-        -------
-        torch.Tensor
-            (N, 1, L).
-        """
+        """Give prior, evidence and learned part of the asked labels at some voxels, (N, 1, L)."""
         assert isinstance(self.tissue, torch.Tensor)
         made = self.label_weights(conditions)
         prior = self.prior_at_voxels()
         prior = prior if where is None else prior[where]
-        if len(conditions) < self.n_labels or not torch.equal(
-            conditions, torch.eye(self.n_labels, device=conditions.device)
-        ):
-            prior = prior @ conditions.T
         hidden = F.leaky_relu(self.mix(cells), 0.1)
         chosen = (conditions @ self.tissue.float())[:, 1:]
         weights = torch.cat([made[:, :-1], 4 * self.trust[1] * chosen], dim=1)
         seen = torch.cat([hidden, cells[:, self.own :]], dim=1)
-        return (torch.addmm(made[:, -1], seen, weights.T) + self.trust[0] * prior)[:, None]
-
-    def label_logits(self, trunk: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
-        """Give the logits of the asked labels everywhere: (1, features, *shape) -> (1, L, *shape)."""
-        logits = self.cell_logits(trunk[0].movedim(0, -1).reshape(-1, self.features), conditions)
-        return logits[:, 0].T.reshape(1, -1, *trunk.shape[2:])
-
-    def forward(self, image: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
-        """Segment the asked labels.
-
-        Parameters
-        ----------
-        image
-            (B, 1, *shape) in [0, 1].
-        conditions
-            (L, n_labels) one-hot rows.
-
-        Returns
-        -------
-        torch.Tensor
-            Logits, (B, L, *shape).
-        """
-        return torch.cat([self.label_logits(one[None], conditions) for one in self.trunk(image)])
+        return (torch.addmm(made[:, -1], seen, weights.T) + self.trust[0] * (prior @ conditions.T))[:, None]

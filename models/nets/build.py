@@ -12,9 +12,6 @@ from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.head_unet import HeadConditionedUNet
 from hyperprep.models.weights import WeightsEntry, load_state
 
-SegmentationNetwork = AtlasUNet | HeadConditionedUNet
-"""Networks whose condition is the asked label; all have ``trunk``, ``cell_logits`` and ``label_logits``."""
-
 
 def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequence[int] = ()) -> nn.Module:
     """Make the network described by a manifest entry's ``network``, with fresh weights.

@@ -12,11 +12,13 @@ from hyperprep.models.nn.film import Conditioner
 from hyperprep.models.nn.norm import InstanceNorm
 
 
-class _Block(nn.Sequential):
-    def __init__(self, n_in: int, n_out: int) -> None:
+class ConvBlock(nn.Sequential):
+    """A 3 x 3 x 3 convolution, normalised unless told otherwise, and LeakyReLU 0.1."""
+
+    def __init__(self, n_in: int, n_out: int, *, norm: bool = True) -> None:
         super().__init__(
-            nn.Conv3d(n_in, n_out, 3, padding=1, bias=False),
-            InstanceNorm(n_out),
+            nn.Conv3d(n_in, n_out, 3, padding=1, bias=not norm),
+            InstanceNorm(n_out) if norm else nn.Identity(),
             nn.LeakyReLU(0.1, inplace=True),
         )
 
@@ -65,56 +67,19 @@ class Pointwise(nn.Linear):
         return super().forward(features.movedim(1, -1)).movedim(-1, 1)
 
 
-class HeadConditionedUNet(nn.Module):
-    """U-Net trunk with a hypernetwork that makes the last layer from the asked label.
+class LabelConditioned(nn.Module):
+    """What networks share that compute a trunk once per image and a last layer for each asked label.
 
-    Cubes of ``stem`` voxels a side become channels at the entrance, and the last layer gives one logit for
-    each voxel of the cube, so all arithmetic happens on a grid ``stem`` times as coarse as image and result.
-
-    Parameters
-    ----------
-    n_labels
-        Number of conditions.
-    channels
-        Channels of each level of the trunk; the first is also what the label-specific last layer reads.
-    stem
-        Side of the cubes in voxels.
+    A cell is a cube of :attr:`stem` voxels a side; subclasses give :meth:`trunk` and :meth:`cell_logits`.
     """
 
-    def __init__(self, n_labels: int, channels: Sequence[int] = (32, 48, 96, 128), stem: int = 2) -> None:
-        super().__init__()
-        self.n_labels, self.stem, self.features = n_labels, stem, channels[0]
-        self.down = nn.ModuleList()
-        before = stem**3
-        for c in channels:
-            self.down.append(nn.Sequential(_Block(before, c), _Block(c, c)))
-            before = c
-        self.lift = nn.ModuleList()
-        self.up = nn.ModuleList()
-        for deep, c in zip(list(channels)[:0:-1], list(channels)[-2::-1], strict=True):
-            self.lift.append(Pointwise(deep, c))
-            self.up.append(nn.Sequential(_Block(c, c), _Block(c, c)))
-        self.conditioner = Conditioner(n_labels, [stem**3 * (self.features + 1)])
-        made = self.conditioner.outputs[0]
-        assert isinstance(made, nn.Linear)
-        with torch.no_grad():
-            made.bias[-(stem**3) :] = -2.0
-
-    @property
-    def divisor(self) -> int:
-        """What each side of the image must be divisible by."""
-        return int(self.stem * 2 ** (len(self.down) - 1))
+    n_labels: int
+    stem: int
+    features: int
 
     def trunk(self, image: torch.Tensor) -> torch.Tensor:
         """Compute what all labels share: (B, 1, *spatial) -> (B, features, *spatial / stem)."""
-        x = space_to_depth(image, self.stem).contiguous(memory_format=torch.channels_last_3d)
-        skips = []
-        for level, block in enumerate(self.down):
-            x = block(x if level == 0 else F.max_pool3d(x, 2))
-            skips.append(x)
-        for lift, block, skip in zip(self.lift, self.up, skips[-2::-1], strict=True):
-            x = block(F.interpolate(lift(x), scale_factor=2, mode="nearest") + skip)
-        return x
+        raise NotImplementedError
 
     def cell_logits(
         self, cells: torch.Tensor, conditions: torch.Tensor, where: torch.Tensor | None = None
@@ -128,18 +93,14 @@ class HeadConditionedUNet(nn.Module):
         conditions
             (L, n_labels) one-hot rows.
         where
-            Places of the cells, which this network does not look at.
+            (N,) places of those cells in C order; all cells when not given.
 
         Returns
         -------
         torch.Tensor
             Logits, (N, stem ** 3, L): the cube of voxels of each cell, C order.
         """
-        made = self.conditioner(conditions)[0]
-        size = self.stem**3
-        matrices = made[:, :-size].reshape(len(made), self.features, size)
-        weights = matrices.permute(1, 2, 0).reshape(self.features, -1)
-        return torch.addmm(made[:, -size:].T.reshape(-1), cells, weights).reshape(len(cells), size, len(made))
+        raise NotImplementedError
 
     def label_logits(self, trunk: torch.Tensor, conditions: torch.Tensor) -> torch.Tensor:
         """Apply the last layer of each asked label to a trunk output.
@@ -175,3 +136,65 @@ class HeadConditionedUNet(nn.Module):
             Logits, (B, L, *spatial).
         """
         return torch.cat([self.label_logits(one[None], conditions) for one in self.trunk(image)])
+
+
+class HeadConditionedUNet(LabelConditioned):
+    """U-Net trunk with a hypernetwork that makes the last layer from the asked label.
+
+    Cubes of ``stem`` voxels a side become channels at the entrance, and the last layer gives one logit for
+    each voxel of the cube, so all arithmetic happens on a grid ``stem`` times as coarse as image and result.
+
+    Parameters
+    ----------
+    n_labels
+        Number of conditions.
+    channels
+        Channels of each level of the trunk; the first is also what the label-specific last layer reads.
+    stem
+        Side of the cubes in voxels.
+    """
+
+    def __init__(self, n_labels: int, channels: Sequence[int] = (32, 48, 96, 128), stem: int = 2) -> None:
+        super().__init__()
+        self.n_labels, self.stem, self.features = n_labels, stem, channels[0]
+        self.down = nn.ModuleList()
+        before = stem**3
+        for c in channels:
+            self.down.append(nn.Sequential(ConvBlock(before, c), ConvBlock(c, c)))
+            before = c
+        self.lift = nn.ModuleList()
+        self.up = nn.ModuleList()
+        for deep, c in zip(list(channels)[:0:-1], list(channels)[-2::-1], strict=True):
+            self.lift.append(Pointwise(deep, c))
+            self.up.append(nn.Sequential(ConvBlock(c, c), ConvBlock(c, c)))
+        self.conditioner = Conditioner(n_labels, [stem**3 * (self.features + 1)])
+        made = self.conditioner.outputs[0]
+        assert isinstance(made, nn.Linear)
+        with torch.no_grad():
+            made.bias[-(stem**3) :] = -2.0
+
+    @property
+    def divisor(self) -> int:
+        """What each side of the image must be divisible by."""
+        return int(self.stem * 2 ** (len(self.down) - 1))
+
+    def trunk(self, image: torch.Tensor) -> torch.Tensor:
+        """Compute what all labels share: (B, 1, *spatial) -> (B, features, *spatial / stem)."""
+        x = space_to_depth(image, self.stem).contiguous(memory_format=torch.channels_last_3d)
+        skips = []
+        for level, block in enumerate(self.down):
+            x = block(x if level == 0 else F.max_pool3d(x, 2))
+            skips.append(x)
+        for lift, block, skip in zip(self.lift, self.up, skips[-2::-1], strict=True):
+            x = block(F.interpolate(lift(x), scale_factor=2, mode="nearest") + skip)
+        return x
+
+    def cell_logits(
+        self, cells: torch.Tensor, conditions: torch.Tensor, where: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Give the logits of the asked labels at some cells; their places do not matter here."""
+        made = self.conditioner(conditions)[0]
+        size = self.stem**3
+        matrices = made[:, :-size].reshape(len(made), self.features, size)
+        weights = matrices.permute(1, 2, 0).reshape(self.features, -1)
+        return torch.addmm(made[:, -size:].T.reshape(-1), cells, weights).reshape(len(cells), size, len(made))

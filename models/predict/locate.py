@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from hyperprep.exceptions import ScanError
-from hyperprep.models.nets.build import SegmentationNetwork, load_network
+from hyperprep.models.nets.build import load_network
+from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.sampling import largest_component, lattice_grid, sample_averaged, sample_volumes
 from hyperprep.models.predict.segment import BRAIN_THRESHOLD, predict_on_grid
@@ -107,7 +108,7 @@ def locate(
     with torch_threads(num_threads), torch.inference_mode():
         where = pick_device(device)
         network = load_network(entry).to(where)
-        assert isinstance(network, SegmentationNetwork)
+        assert isinstance(network, LabelConditioned)
         for _ in range(2):  # the second time around the brain that the first one found
             to_scan = np.eye(4)
             to_scan[:3, 3] = centre - middle
@@ -131,7 +132,7 @@ def locate(
         mask = _mask_on(Grid.of(scan), grid, to_scan, probability[0], brain)
         to_scan = _first_guess(stored, centroids, brain, grid, to_scan)
         polisher = load_network(fine).to(where)
-        assert isinstance(polisher, SegmentationNetwork)
+        assert isinstance(polisher, LabelConditioned)
         grid = lattice_grid(fine.metadata["grid"])
         for _ in range(POLISHING_PASSES):
             soft, leaves = predict_on_grid(polisher, fine, scan, to_scan, numbers, mask)
@@ -172,7 +173,7 @@ def _first_guess(
 
 
 def _predict(
-    network: SegmentationNetwork, entry: WeightsEntry, values: np.ndarray, inside: np.ndarray
+    network: LabelConditioned, entry: WeightsEntry, values: np.ndarray, inside: np.ndarray
 ) -> tuple[np.ndarray, torch.Tensor]:
     """Give the brain mask and probabilities, brain first, then every structure, on the network's grid."""
     labels = list(entry.metadata["labels"])

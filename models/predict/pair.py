@@ -40,7 +40,7 @@ class BrainPair:
     moving_labels: torch.Tensor | None
     numbers: tuple[int, ...]
 
-    def measure(self, velocity: torch.Tensor, *, grid: Grid | None = None) -> dict[str, float]:
+    def measure(self, velocity: torch.Tensor) -> dict[str, float]:
         """Give overlap, similarity and regularity of a velocity."""
         displacement = integrate(velocity, steps=6)
         fine = 2 * F.interpolate(displacement, size=self.fixed.shape[2:], mode="trilinear")
@@ -51,19 +51,17 @@ class BrainPair:
         row["similarity"] = float(
             local_ncc(self.fixed, warp(self.moving, fine), window=9, mask=inside.float())
         )
-        determinant = _determinant(displacement, grid)
+        determinant = _determinant(displacement)
         coarse = F.avg_pool3d(inside.float(), 2)[0, 0].cpu().numpy() > 0.5
         row["sd_log_jacobian"] = sd_log_jacobian(determinant, coarse)
         row["folding_percent"] = folding_percent(determinant, coarse)
         return row
 
 
-def _determinant(displacement: torch.Tensor, grid: Grid | None) -> np.ndarray:
-    affine = np.eye(4)
-    spacing = 1.0 if grid is None else float(grid.spacing[0])
-    affine[:3, :3] *= spacing
-    data = displacement[0].movedim(0, -1).cpu().numpy() * spacing
-    return jacobian_determinant(DisplacementField(Grid(data.shape[:3], affine), data.astype(np.float32)))
+def _determinant(displacement: torch.Tensor) -> np.ndarray:
+    """Jacobian determinant of a displacement in voxels; the voxels' size does not change it."""
+    data = displacement[0].movedim(0, -1).cpu().numpy()
+    return jacobian_determinant(DisplacementField(Grid(data.shape[:3], np.eye(4)), data.astype(np.float32)))
 
 
 def _group_dice(fixed: torch.Tensor, moved: torch.Tensor, numbers: tuple[int, ...]) -> dict[str, float]:

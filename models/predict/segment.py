@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from hyperprep.exceptions import ScanError
-from hyperprep.models.nets.build import SegmentationNetwork, load_network
+from hyperprep.models.nets.build import load_network
+from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.sampling import largest_component, lattice_grid, sample_averaged, sample_volumes
 from hyperprep.models.spatial.grids import Grid
@@ -107,7 +108,7 @@ def segment(
     grid = lattice_grid(entry.metadata["grid"])
     with torch_threads(num_threads), torch.inference_mode():
         network = load_network(entry).to(pick_device(device))
-        assert isinstance(network, SegmentationNetwork)
+        assert isinstance(network, LabelConditioned)
         numbers = tuple(region.index for region in LEAVES)
         brain, leaves = predict_on_grid(
             network, entry, scan, template2scan, numbers, mask, trust_mask=trust_mask
@@ -122,7 +123,7 @@ def segment(
 
 
 def predict_on_grid(
-    network: SegmentationNetwork,
+    network: LabelConditioned,
     entry: WeightsEntry,
     scan: nb.Nifti1Image,
     template2scan: np.ndarray,
@@ -156,7 +157,7 @@ def predict_on_grid(
 
 
 def _predict(
-    network: SegmentationNetwork,
+    network: LabelConditioned,
     entry: WeightsEntry,
     values: np.ndarray,
     inside: np.ndarray | None,

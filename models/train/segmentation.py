@@ -12,7 +12,7 @@ from torch import nn
 
 from hyperprep.models.losses.dice import exclusive_loss, region_loss, soft_dice
 from hyperprep.models.nets.atlas_unet import PRIOR_SPACING, AtlasUNet
-from hyperprep.models.nets.head_unet import HeadConditionedUNet, space_to_depth
+from hyperprep.models.nets.head_unet import HeadConditionedUNet, LabelConditioned, space_to_depth
 from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
 from hyperprep.models.synth.maps import LabelMaps
@@ -175,7 +175,7 @@ class SegmentationTask:
     def loss(self, model: nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
         """Softmax loss over background and structures plus region loss, on a random share of the cells."""
         image, structure, brain = batch
-        assert isinstance(model, AtlasUNet | HeadConditionedUNet)
+        assert isinstance(model, LabelConditioned)
         trunk = model.trunk(image[None, None])[0].movedim(0, -1).reshape(-1, model.features)
         chosen = self._choose(model, len(trunk)).to(image.device)
         asked = self.one_hot(list(range(len(self.conditions))), image.device)

@@ -69,7 +69,10 @@ def test_learning_rate_falls_by_time_as_well_as_by_steps():
 def test_shipped_configurations_are_complete(name):
     config = read_config(name)
     assert config["network"] == name
-    assert all(side % 8 == 0 for side in lattice_of(config).shape)
+    model = config["model"]
+    levels = len(model.get("channels", ())) - 1
+    halvings = 16 if levels < 0 else 2**levels * (1 if model.get("atlas") else model["stem"])
+    assert all(side % halvings == 0 for side in lattice_of(config).shape)
     assert spec_of(config).subsamples >= 1
     assert schedule_of(config, max_minutes=2).max_seconds == 120
 
