@@ -102,6 +102,7 @@ def _process(settings: Settings, plan: Plan, inputs: Sequence[ParticipantInput],
     """Build the graph, and do with it what is asked for."""
     workflow = build_workflow(settings, plan, inputs)
     citation = write_boilerplate(workflow.visit_desc(), settings.output_dir / "logs")
+    write_boilerplate(workflow.visit_desc(), shared_log_dir(settings))  # runs side by side have one each
     if settings.write_graph:
         LOGGER.info("graph of the workflow: %s", write_graph(workflow, settings))
     if settings.boilerplate_only:

@@ -94,6 +94,8 @@ class Settings:
         TemplateFlow name, or path of an image.
     lam
         Regularisation weight lambda in [0, 1]; ``None`` tunes it for each scan.
+    lambda_regions
+        Regions whose overlap that search maximises; empty means all structures.
     refine
         ``"ncc"`` refines the registration on each scan, ``"none"`` does not.
     labels
@@ -142,6 +144,7 @@ class Settings:
     output_spaces: tuple[OutputSpace, ...] = ()
     template: str = DEFAULT_TEMPLATE
     lam: float | None = None
+    lambda_regions: tuple[str, ...] = ()
     refine: str = "ncc"
     labels: tuple[str, ...] = ("all",)
     skull_strip_t1w: str = "auto"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,17 @@ def prepare_environment(settings: Settings, environ: MutableMapping[str, str] = 
             "NIPYPE_CONFIG_DIR": str(cache / "nipype"),
         }
     )
-    if not _has_files(templateflow_home(environ)):
-        environ["TEMPLATEFLOW_HOME"] = str(cache / "templateflow")
+    filled = templateflow_home(environ)
+    environ["TEMPLATEFLOW_HOME"] = str(filled if _has_files(filled) else cache / "templateflow")
     home = Path(environ.get("HOME") or "/nonexistent")
     if not (home.is_dir() and os.access(home, os.W_OK)):
         environ["HOME"] = str(cache)
         environ.setdefault("MPLCONFIGDIR", str(cache / "matplotlib"))
         environ.setdefault("XDG_CACHE_HOME", str(cache))
+    if not _has_temporary_folder():
+        environ["TMPDIR"] = str(cache / "tmp")
+        (cache / "tmp").mkdir(parents=True, exist_ok=True)
+        tempfile.tempdir = None
     if not any(environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
         environ["LOGNAME"] = _user_name()
     if settings.offline:
@@ -89,6 +94,13 @@ def _refuse_remote_address(event: str, args: tuple[Any, ...]) -> None:
     if host is None or host == "localhost" or host == "::1" or str(host).startswith("127."):
         return
     raise ConnectionRefusedError(f"--offline: refused to connect to {host}")
+
+
+def _has_temporary_folder() -> bool:
+    try:
+        return os.access(tempfile.gettempdir(), os.W_OK)
+    except FileNotFoundError:
+        return False
 
 
 def _has_files(folder: Path) -> bool:

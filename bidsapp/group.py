@@ -1,4 +1,4 @@
-"""The group level: one table and one page with the quality figures of all sessions."""
+"""The group level: tables and a page with the quality figures of all sessions, and the cohort's lambda."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from hyperprep.bidsapp.cohort import TABLE as LAMBDA_TABLE
+from hyperprep.bidsapp.cohort import write_cohort_lambda
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.description import write_atomically
 from hyperprep.bidsapp.logs import LOGGER
@@ -59,8 +61,10 @@ def run_group(settings: Settings) -> int:
     done = len(rows)
     if missing:
         LOGGER.warning("without results: %s", ", ".join(f"sub-{label}" for label in missing))
+    cohort = write_cohort_lambda(settings.output_dir, chosen, settings.session_label)
+    tuned = "" if cohort is None else f" Lambda that suits all scans together: {cohort:.2f} ({LAMBDA_TABLE})."
     note = f"; without results: {', '.join(missing)}" if missing else ""
-    print(f"HyperPrep group level: {done} scan(s) in {table}{note}. Page: {page}")
+    print(f"HyperPrep group level: {done} scan(s) in {table}{note}. Page: {page}.{tuned}")
     return 1 if missing else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -34,7 +35,7 @@ def read_filters(path: Path | None) -> Mapping[str, Any]:
     """
     if path is None:
         return {}
-    from bids.layout import Query
+    from bids.layout import Config, Query
 
     try:
         content = json.loads(path.read_text())
@@ -51,6 +52,14 @@ def read_filters(path: Path | None) -> Mapping[str, Any]:
         entity: special.get(value, value) if not isinstance(value, (list, dict)) else value
         for entity, value in content["t1w"].items()
     }
+    known = set(Config.load("bids").entities)
+    for entity in filters:
+        if entity not in known:
+            near = difflib.get_close_matches(str(entity), known, n=3, cutoff=0.5)
+            raise UsageError(
+                f"--bids-filter-file {path}: {entity!r} is no entity of BIDS as PyBIDS names them"
+                + (f"; near matches: {', '.join(near)}" if near else "")
+            )
     for fixed in ("subject", "extension"):
         if fixed in filters:
             raise UsageError(f"--bids-filter-file {path}: {fixed!r} cannot be filtered on here")

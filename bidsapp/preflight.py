@@ -122,6 +122,7 @@ def preflight(settings: Settings) -> Plan:
         return Plan(participants=participants or ())
     problems.attempt(read_filters, settings.bids_filter_file)
     problems.attempt(check_labels, settings.labels)
+    problems.attempt(check_lambda_regions, settings)
     plugin = problems.attempt(read_plugin, settings.use_plugin)
     template = problems.attempt(find_template, settings.template)
     spaces = problems.attempt(choose_spaces, settings, template) if template else ()
@@ -200,6 +201,28 @@ def check_labels(labels: Sequence[str]) -> None:
         resolve_labels(labels)
     except UsageError as error:
         raise UsageError(f"--labels: {error}") from error
+
+
+def check_lambda_regions(settings: Settings) -> None:
+    """Check that the regions that choose lambda are known, and asked for to some effect.
+
+    Raises
+    ------
+    UsageError
+        When lambda is given, or a region is unknown.
+    """
+    from hyperprep.models.spatial.labels import resolve_labels
+
+    if not settings.lambda_regions:
+        return
+    if settings.lam is not None:
+        raise UsageError(
+            f"--lambda-regions has no effect with --lambda {settings.lam:g}: leave one of them out."
+        )
+    try:
+        resolve_labels(settings.lambda_regions)
+    except UsageError as error:
+        raise UsageError(f"--lambda-regions: {error}") from error
 
 
 def choose_spaces(settings: Settings, template: Template) -> tuple[OutputSpace, ...]:

@@ -163,10 +163,11 @@ def _participant(
         if others:
             names = ", ".join(image.filename for image in others)
             remarks.append(f"{first.filename} is used as the session's first T1w image; not used: {names}")
-        mask = _from_derivatives(first, derivatives, _MASKS, "brain mask", remarks)
-        dseg = _from_derivatives(first, derivatives, _SEGMENTATIONS, "segmentation", remarks)
+        mask, mask_uri = _from_derivatives(first, derivatives, _MASKS, "brain mask", remarks)
+        dseg, _ = _from_derivatives(first, derivatives, _SEGMENTATIONS, "segmentation", remarks)
         path = Path(first.path)
-        scan = Scan(path, mask=mask, dseg=dseg, skull_stripped=_skull_stripped(path, settings.bids_dir))
+        stripped = _skull_stripped(path, settings.bids_dir)
+        scan = Scan(path, mask=mask, dseg=dseg, mask_uri=mask_uri, skull_stripped=stripped)
         sessions.append(SessionInput(ses, scan, tuple(Path(image.path) for image in others)))
     return ParticipantInput(label, tuple(sessions), tuple(problems), tuple(remarks))
 
@@ -195,8 +196,8 @@ def _from_derivatives(
     queries: Sequence[Mapping[str, Any]],
     what: str,
     remarks: list[str],
-) -> Path | None:
-    """Find the first derivative of an image whose entities do not contradict the image's.
+) -> tuple[Path, str] | tuple[None, None]:
+    """Find the first derivative of an image whose entities do not contradict the image's, and its URI.
 
     Parameters
     ----------
@@ -230,10 +231,11 @@ def _from_derivatives(
                     remarks.append(
                         f"{image.filename}: {what} taken from derivatives {name!r} ({candidate.path})"
                     )
-                    return Path(candidate.path)
+                    inside = Path(candidate.path).relative_to(layout.root).as_posix()
+                    return Path(candidate.path), f"bids:{name}:{inside}"
     if derivatives:
         remarks.append(f"{image.filename}: no {what} of it was found in the derivatives given")
-    return None
+    return None, None
 
 
 def _skull_stripped(image: Path, root: Path) -> bool | None:

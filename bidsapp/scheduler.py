@@ -60,9 +60,9 @@ class MultiProcPlugin(_MultiProcPlugin):
     """Nipype's MultiProc plugin, made safe against killed processes.
 
     Nipype waits for ever for a step whose worker was killed (for example for lack of memory); here it is
-    tried again, then counts as failed, and the others go on. Workers end when the main process
-    is killed, so that a second run does not meet the first one's leftovers. One scan is finished after
-    the other, where Nipype would do the same step of all scans first.
+    tried again, alone in a worker of its own, then counts as failed, and the others go on. Workers end
+    when the main process is killed, so that a second run does not meet the first one's leftovers. One scan
+    is finished after the other, where Nipype would do the same step of all scans first.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class MultiProcPlugin(_MultiProcPlugin):
         self._jobs: dict[int, tuple[Any, bool, int, ProcessPoolExecutor]] = {}
         self.pool = self._new_pool()
 
-    def _new_pool(self) -> ProcessPoolExecutor:
+    def _new_pool(self, workers: int | None = None) -> ProcessPoolExecutor:
         context = mp.get_context(self.plugin_args.get("mp_context") or "forkserver")
         if hasattr(context, "set_forkserver_preload"):
             context.set_forkserver_preload(["nipype.pipeline.engine"])
@@ -88,7 +88,10 @@ class MultiProcPlugin(_MultiProcPlugin):
             bool(self.plugin_args.get("monitor", False)),
         )
         return ProcessPoolExecutor(
-            max_workers=self.processors, mp_context=context, initializer=start_worker, initargs=arguments
+            max_workers=workers or self.processors,
+            mp_context=context,
+            initializer=start_worker,
+            initargs=arguments,
         )
 
     def _sort_jobs(self, jobids: Iterable[int], scheduler: str | None = None) -> list[int]:
@@ -101,12 +104,13 @@ class MultiProcPlugin(_MultiProcPlugin):
         return int(self._taskid)
 
     def _start(self, taskid: int, node: Any, updatehash: bool, attempt: int) -> None:
+        pool = self.pool if attempt == 1 else self._new_pool(1)
         try:
-            future = self.pool.submit(run_node, node, updatehash, taskid)
+            future = pool.submit(run_node, node, updatehash, taskid)
         except BrokenExecutor:
-            self.pool = self._new_pool()
-            future = self.pool.submit(run_node, node, updatehash, taskid)
-        self._jobs[taskid] = (node, updatehash, attempt, self.pool)
+            self.pool = pool = self._new_pool()
+            future = pool.submit(run_node, node, updatehash, taskid)
+        self._jobs[taskid] = (node, updatehash, attempt, pool)
         self._task_obj[taskid] = future
 
     def _get_result(self, taskid: int) -> dict[str, Any] | None:
@@ -129,14 +133,17 @@ class MultiProcPlugin(_MultiProcPlugin):
 
     def _clear_task(self, taskid: int) -> None:
         super()._clear_task(taskid)
-        self._jobs.pop(taskid, None)
+        job = self._jobs.pop(taskid, None)
+        if job is not None and job[3] is not self.pool and job[2] > 1:
+            job[3].shutdown(wait=False)
 
     def close(self) -> None:
         """Stop all workers at once, whatever they do; safe to call at any time."""
-        processes = list((getattr(self.pool, "_processes", None) or {}).values())
-        self.pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.kill()
+        for pool in {self.pool, *(job[3] for job in self._jobs.values())}:
+            processes = list((getattr(pool, "_processes", None) or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in processes:
+                process.kill()
 
 
 class WorkerKilledError(RuntimeError):

@@ -76,15 +76,10 @@ class ModelInterface(TimedInterface):
     input_spec = _ModelInputSpec
     output_spec = _MetricsOutputSpec
     _weights_name = ""
+    _further_weights: tuple[str, ...] = ()
 
     def _model_options(self) -> dict[str, Any]:
-        """Keyword arguments ``weights``, ``weights_dir``, ``device`` and ``num_threads``.
-
-        Raises
-        ------
-        WeightsError
-            If the weights are missing, or their digest differs from ``weights_sha256``.
-        """
+        """Keyword arguments ``weights``, ``weights_dir``, ``device`` and ``num_threads``."""
         return {
             "weights": defined(self.inputs.weights),
             "weights_dir": defined(self.inputs.weights_dir),
@@ -95,17 +90,27 @@ class ModelInterface(TimedInterface):
     def _device(self) -> str:
         return defined(self.inputs.device) or ("cuda" if self.inputs.use_gpu else "cpu")
 
-    def _weights_digest(self) -> str:
-        """Digest of the weights in use, checked against ``weights_sha256`` where that is set."""
+    def _weights_digest(self, further: str = "") -> str:
+        """Digest of the weights in use, checked against ``weights_sha256`` where that is set.
+
+        ``further`` names a second network that the interface runs, with its own ``<name>_weights_sha256``.
+
+        Raises
+        ------
+        WeightsError
+            If the weights are missing, or their digest is another one.
+        """
         from hyperprep.exceptions import WeightsError
         from hyperprep.models.weights import find_weights
 
         entry = find_weights(
-            self._weights_name,
-            path=defined(self.inputs.weights),
+            further or self._weights_name,
+            path=None if further else defined(self.inputs.weights),
             weights_dir=defined(self.inputs.weights_dir),
         )
-        expected = defined(self.inputs.weights_sha256)
+        expected = defined(
+            getattr(self.inputs, f"{further}_weights_sha256") if further else self.inputs.weights_sha256
+        )
         if expected and entry.sha256 != expected:
             raise WeightsError(
                 f"{entry.path} has the digest {entry.sha256}, but this run was planned with {expected}: "

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import File
+from nipype.interfaces.base import File, traits
 
 from hyperprep.interfaces.base import (
     ModelInterface,
@@ -16,6 +16,9 @@ from hyperprep.interfaces.base import (
 
 class _LocateInputSpec(_ModelInputSpec):
     in_file = File(exists=True, mandatory=True, desc="scan, with or without skull, any position")
+    segment_weights_sha256 = traits.Str(
+        desc="digest that the weights of the network 'segment' must have, which polishes the result"
+    )
 
 
 class _LocateOutputSpec(_MetricsOutputSpec):
@@ -38,12 +41,13 @@ class Locate(ModelInterface):
     input_spec = _LocateInputSpec
     output_spec = _LocateOutputSpec
     _weights_name = "locate"
+    _further_weights = ("segment",)
 
     def _compute(self, folder: Path) -> dict[str, Any]:
         from hyperprep.models.predict.locate import locate
         from hyperprep.models.spatial.images import read_scan
 
-        digest = self._weights_digest()
+        digest, polisher = self._weights_digest(), self._weights_digest("segment")
         scan = read_scan(self.inputs.in_file)
         found = locate(scan, **self._model_options())
         self._results["out_mask"] = save_image(found.mask, folder / "rough_mask.nii.gz", like=scan)
@@ -51,4 +55,8 @@ class Locate(ModelInterface):
         self._results["out_template_centroids"] = write_json(
             found.template_centroids, folder / "template_centroids.json"
         )
-        return {"weights_sha256": digest, "structures_found": len(found.centroids)}
+        return {
+            "weights_sha256": digest,
+            "segment_weights_sha256": polisher,
+            "structures_found": len(found.centroids),
+        }

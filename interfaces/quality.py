@@ -85,18 +85,19 @@ class CollectQuality(SimpleInterface):
         import numpy as np
 
         from hyperprep.models.predict.volumes import mean_overlap, region_name
+        from hyperprep.models.spatial.labels import to_leaves
         from hyperprep.models.spatial.measures import dice
 
         template = defined(self.inputs.template_dseg)
         if not template:
             return {}
-        fixed = np.asanyarray(nb.load(template).dataobj)
+        fixed = to_leaves(np.asanyarray(nb.load(template).dataobj))
         numbers = [int(number) for number in np.unique(fixed) if number]
         found: dict[str, float] = {}
         for key, path in (("dice_affine", self.inputs.dseg_affine), ("dice_mean", self.inputs.dseg_std)):
             if not defined(path):
                 continue
-            overlaps = dice(fixed, np.asanyarray(nb.load(path).dataobj), numbers)
+            overlaps = dice(fixed, to_leaves(np.asanyarray(nb.load(path).dataobj)), numbers)
             found[key] = mean_overlap(overlaps)
             if key == "dice_mean":
                 found.update({f"dice_{region_name(number)}": value for number, value in overlaps.items()})

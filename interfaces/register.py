@@ -39,7 +39,16 @@ class _HyperMorphInputSpec(_ModelInputSpec):
         usedefault=True,
         desc="regularisation weight in [0, 1], or auto: searched for this pair of images",
     )
+    lambda_regions = traits.List(
+        traits.Str,
+        desc="regions whose overlap the search of lambda maximises: names, FreeSurfer numbers or "
+        "super-regions; by default all labels",
+    )
     refine = traits.Enum("ncc", "none", usedefault=True, desc="optimise the network's result on this pair")
+    sweep_steps = traits.Range(
+        low=0, high=101, value=0, usedefault=True,
+        desc="how many evenly spaced lambdas are also registered, for the report's slider; 0 for none",
+    )  # fmt: skip
 
 
 class _HyperMorphOutputSpec(_MetricsOutputSpec):
@@ -51,6 +60,7 @@ class _HyperMorphOutputSpec(_MetricsOutputSpec):
     out_file = File(exists=True, desc="moving image on the fixed image's grid")
     out_jacobian = File(exists=True, desc="Jacobian determinant of the deformation, on the network's grid")
     lambda_curve = File(exists=True, desc="TSV: lambda, Dice per region, similarity, regularity, chosen")
+    lambda_sweep = File(exists=True, desc="registrations by lambda (NPZ), where they were asked for")
     lam = traits.Float(desc="regularisation weight used")
 
 
@@ -82,7 +92,9 @@ class HyperMorph(ModelInterface):
             frame2fixed=read_affine(defined(self.inputs.frame2fixed_xfm)),
             **self._companions(fixed, moving),
             lam=self.inputs.lam,
+            regions=tuple(defined(self.inputs.lambda_regions) or ()),
             refine=self.inputs.refine,
+            sweep_steps=self.inputs.sweep_steps,
             **self._model_options(),
         )
         self._save(made, fixed, folder)
@@ -116,3 +128,5 @@ class HyperMorph(ModelInterface):
             lambda_curve=write_table(made.curve, folder / "lambda_curve.tsv"),
             lam=float(made.lam),
         )
+        if made.sweep is not None:
+            self._results["lambda_sweep"] = str(made.sweep.save(folder / "lambda_sweep.npz"))

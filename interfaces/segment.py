@@ -1,4 +1,4 @@
-"""Segmentation of the structures asked for, and of nothing else."""
+"""Segmentation of a scan: the structures asked for, and the tissues."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ class _ConditionalSegmentationInputSpec(_ModelInputSpec):
     template2scan_xfm = File(
         exists=True,
         desc="ITK transform that brings the scan onto the template (a point map from template to scan); "
-        "by default the scan lies in the template's frame",
+        "by default the brain is located first (network 'locate') and aligned by its structures' centres",
+    )
+    in_template_frame = traits.Bool(
+        False, usedefault=True, desc="the scan lies in the template's frame, nothing has to be aligned"
     )
     mask = File(exists=True, desc="brain mask, on any grid; a rough one is enough")
     trust_mask = traits.Bool(
@@ -39,6 +42,9 @@ class _ConditionalSegmentationOutputSpec(_MetricsOutputSpec):
         desc="segmentation on the scan's grid: FreeSurfer numbers, and 30001 upwards for super-regions",
     )
     out_legend = File(exists=True, desc="TSV that names the numbers")
+    out_all_dseg = File(
+        exists=True, desc="segmentation with all 30 leaf labels, whatever was asked for; steers registrations"
+    )
     out_mask = File(exists=True, desc="brain mask on the scan's grid")
     out_tissue_dseg = File(exists=True, desc="grey matter 1, white matter 2, CSF 3")
     out_tissue_legend = File(exists=True, desc="TSV that names the tissues")
@@ -74,11 +80,12 @@ class ConditionalSegmentation(ModelInterface):
         digest = self._weights_digest()
         scan = read_scan(self.inputs.in_file)
         mask = defined(self.inputs.mask)
+        template2scan, rough_mask = self._place(scan)
         made = segment(
             scan,
-            template2scan=read_affine(defined(self.inputs.template2scan_xfm)),
+            template2scan=template2scan,
             labels=tuple(self.inputs.labels),
-            mask=read_mask(mask, like=scan) if mask else None,
+            mask=read_mask(mask, like=scan) if mask else rough_mask,
             trust_mask=self.inputs.trust_mask and bool(mask),
             probabilities=self.inputs.save_probsegs,
             **self._model_options(),
@@ -90,8 +97,9 @@ class ConditionalSegmentation(ModelInterface):
         self._results.update(
             out_dseg=save(paint_regions(made.dseg, made.regions), "dseg"),
             out_legend=write_table(legend(regions), folder / "dseg.tsv"),
+            out_all_dseg=save(made.leaves, "all_dseg"),
             out_mask=save(made.mask, "mask"),
-            out_tissue_dseg=save(tissue_dseg(made.dseg), "tissues"),
+            out_tissue_dseg=save(tissue_dseg(made.leaves), "tissues"),
             out_tissue_legend=write_table(tissue_legend(), folder / "tissues.tsv"),
             out_tissues=[save(made.tissues[name], f"label-{name}_probseg") for name in ("GM", "WM", "CSF")],
             out_volumes=write_table(made.volumes, folder / "volumes.tsv"),
@@ -101,3 +109,17 @@ class ConditionalSegmentation(ModelInterface):
                 save(img, f"label-{name}_probseg") for name, img in made.probsegs.items()
             ]
         return {"weights_sha256": digest, "labels": " ".join(self.inputs.labels)}
+
+    def _place(self, scan: Any) -> tuple[Any, Any]:
+        """Give the map from template to scan, and the rough brain mask where the brain had to be located."""
+        import numpy as np
+
+        given = defined(self.inputs.template2scan_xfm)
+        if given:
+            return read_affine(given), None
+        if self.inputs.in_template_frame:
+            return np.eye(4), None
+        from hyperprep.models.predict.locate import locate
+
+        found = locate(scan, **{**self._model_options(), "weights": None})
+        return found.template2scan(), found.mask

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from nipype.interfaces import utility as niu
@@ -21,6 +22,9 @@ from hyperprep.workflows.resample import init_resample_wf
 from hyperprep.workflows.segment import init_segment_wf
 from hyperprep.workflows.settings import AnatSettings, OutputSpace, Scan, Template
 from hyperprep.workflows.template import TEMPLATE_FIELDS, reference_field
+
+SWEEP_STEPS = 11
+"""How many values of lambda the report's slider has, evenly spaced over [0, 1]."""
 
 
 def mask_source(scan: Scan, settings: AnatSettings) -> MaskSource:
@@ -133,7 +137,14 @@ def init_anat_wf(
         dof=settings.dof, on_failure=settings.on_failure, omp_nthreads=settings.omp_nthreads
     )
     segment_wf = init_segment_wf(labels=settings.labels, use_mask=source != "network", **model)
-    register_wf = init_register_wf(lam=settings.lam, refine=settings.refine, **model)
+    register_wf = init_register_wf(
+        lam=settings.lam,
+        lambda_regions=settings.lambda_regions,
+        refine=settings.refine,
+        sweep_steps=SWEEP_STEPS if settings.reportlets else 0,
+        given_dseg=scan.dseg is not None,
+        **model,
+    )
     workflow.connect([
         (conform_wf, brain_mask_wf, [("outputnode.t1w_preproc", "inputnode.t1w")]),
         (conform_wf, prealign_wf, [("outputnode.t1w_preproc", "inputnode.t1w")]),
@@ -165,17 +176,17 @@ def init_anat_wf(
         ]),
     ])  # fmt: skip
     if scan.dseg is None:
-        workflow.connect([(segment_wf, register_wf, [("outputnode.dseg", "inputnode.t1w_dseg")])])
+        workflow.connect([(segment_wf, register_wf, [("outputnode.all_dseg", "inputnode.t1w_dseg")])])
     else:
         register_wf.inputs.inputnode.t1w_dseg = str(scan.dseg)
-    quality = _add_quality(workflow, settings)
+    quality = _add_quality(workflow, scan, settings)
     _add_sinks(workflow, quality, scan, template, settings, output_spaces)
     if settings.reportlets:
         _add_reportlets(workflow, quality, scan, template, settings)
     return workflow
 
 
-def _add_quality(workflow: Workflow, settings: AnatSettings) -> pe.Node:
+def _add_quality(workflow: Workflow, scan: Scan, settings: AnatSettings) -> pe.Node:
     """Gather the figures of all steps; bring the structures to the template to compare them."""
     quality = pe.Node(CollectQuality(), name="quality", mem_gb=0.5)
     options = {"n_procs": settings.omp_nthreads, "mem_gb": 1.0}
@@ -188,9 +199,12 @@ def _add_quality(workflow: Workflow, settings: AnatSettings) -> pe.Node:
     for node in (dseg_affine, dseg_std):
         workflow.connect([
             (inputnode, node, [("template", "reference_image")]),
-            (segment_wf, node, [("outputnode.dseg", "input_image")]),
             (node, quality, [("output_image", node.name)]),
         ])  # fmt: skip
+        if scan.dseg is None:
+            workflow.connect([(segment_wf, node, [("outputnode.all_dseg", "input_image")])])
+        else:
+            node.inputs.input_image = str(scan.dseg)
     workflow.connect([
         (prealign_wf, dseg_affine, [("outputnode.t1w2template_xfm", "transforms")]),
         (register_wf, dseg_std, [("outputnode.t1w2std_xfm", "transforms")]),
@@ -218,9 +232,10 @@ def _add_sinks(
     output_spaces: Sequence[OutputSpace],
 ) -> None:
     """Resample to every output space and store everything."""
-    stripped = mask_source(scan, settings) == "nonzero"
+    stripped = bool(scan.skull_stripped) or settings.skull_strip == "skip"
     folders: dict[str, Any] = {"bids_dir": settings.bids_dir, "output_dir": settings.output_dir}
-    native_wf = init_ds_native_wf(scan=scan, skull_stripped=stripped, **folders)
+    used = scan if mask_source(scan, settings) == "derivative" else replace(scan, mask=None, mask_uri=None)
+    native_wf = init_ds_native_wf(scan=used, skull_stripped=stripped, **folders)
     transforms_wf = init_ds_transforms_wf(scan=scan, template=template, **folders)
     inputnode, outputnode, conform_wf, segment_wf, register_wf = (
         workflow.get_node(name)
@@ -291,6 +306,7 @@ def _add_reportlets(
             ("outputnode.jacobian", "inputnode.jacobian"),
             ("outputnode.t1w2std_xfm", "inputnode.forward_xfm"),
             ("outputnode.lambda_curve", "inputnode.lambda_curve"),
+            ("outputnode.lambda_sweep", "inputnode.lambda_sweep"),
         ]),
         (dseg_std, reportlets_wf, [("output_image", "inputnode.dseg_std")]),
         (quality, reportlets_wf, [("out_file", "inputnode.metrics")]),

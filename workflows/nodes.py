@@ -51,4 +51,8 @@ def model_node(
     digest = (weights_sha256 or {}).get(interface._weights_name)
     if digest:
         interface.inputs.weights_sha256 = digest
+    for further in interface._further_weights:
+        digest = (weights_sha256 or {}).get(further)
+        if digest:
+            setattr(interface.inputs, f"{further}_weights_sha256", digest)
     return pe.Node(interface, name=name, n_procs=omp_nthreads, mem_gb=mem_gb)

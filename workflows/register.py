@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,10 @@ from hyperprep.workflows.nodes import model_node
 def init_register_wf(
     *,
     lam: float | Literal["auto"] = "auto",
+    lambda_regions: Sequence[str] = (),
     refine: Literal["ncc", "none"] = "ncc",
+    sweep_steps: int = 0,
+    given_dseg: bool = False,
     device: str = "cpu",
     omp_nthreads: int = 1,
     weights_dir: Path | None = None,
@@ -31,8 +34,14 @@ def init_register_wf(
     ----------
     lam : float or "auto"
         Regularisation weight in [0, 1]; ``"auto"`` searches it for each scan.
+    lambda_regions : sequence of str
+        Regions whose overlap the search maximises; all structures when empty.
     refine : {"ncc", "none"}
         Instance refinement after the network.
+    sweep_steps : int
+        How many evenly spaced lambdas are also registered, for the report's slider; 0 for none.
+    given_dseg : bool
+        The scan's structures come from elsewhere; only the methods text says so.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     omp_nthreads : int
@@ -63,6 +72,8 @@ def init_register_wf(
         Jacobian determinant of the deformation, without the prealignment.
     lambda_curve
         TSV of the search for lambda.
+    lambda_sweep
+        Registrations by lambda (``.npz``); undefined when ``sweep_steps`` is 0.
     lam
         The regularisation weight used.
     register_metrics
@@ -70,7 +81,8 @@ def init_register_wf(
     """
     workflow = Workflow(name=name)
     weight = (
-        "was chosen for each image by the overlap of automatically segmented structures"
+        f"was chosen for each image by the overlap of {'given' if given_dseg else 'automatic'} segmentations"
+        + (f" ({', '.join(lambda_regions)})" if lambda_regions else "")
         if lam == "auto"
         else f"was set to {lam:g}"
     )
@@ -83,12 +95,21 @@ def init_register_wf(
     )
     scan = ["t1w", "t1w_mask", "t1w_dseg", "t1w2template_xfm"]
     template = ["template_brain", "template_mask", "template_dseg"]
-    outputs = ["t1w2std_xfm", "std2t1w_xfm", "t1w_std", "jacobian", "lambda_curve", "lam", "register_metrics"]
+    outputs = [
+        "t1w2std_xfm",
+        "std2t1w_xfm",
+        "t1w_std",
+        "jacobian",
+        "lambda_curve",
+        "lambda_sweep",
+        "lam",
+        "register_metrics",
+    ]
     inputnode = pe.Node(niu.IdentityInterface(fields=[*scan, *template]), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=outputs), name="outputnode")
     strip_scan = pe.Node(MaskImage(), name="strip_scan", mem_gb=0.5)
     register = model_node(
-        HyperMorph(lam=lam, refine=refine),
+        HyperMorph(lam=lam, lambda_regions=list(lambda_regions), refine=refine, sweep_steps=sweep_steps),
         name="register",
         device=device,
         omp_nthreads=omp_nthreads,
@@ -113,6 +134,7 @@ def init_register_wf(
             ("out_file", "t1w_std"),
             ("out_jacobian", "jacobian"),
             ("lambda_curve", "lambda_curve"),
+            ("lambda_sweep", "lambda_sweep"),
             ("lam", "lam"),
             ("out_metrics", "register_metrics"),
         ]),

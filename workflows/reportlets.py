@@ -13,6 +13,7 @@ from hyperprep.interfaces.reportlets import (
     JacobianMap,
     LabelContours,
     LambdaCurve,
+    LambdaSlider,
     Summary,
     WarpedGrid,
 )
@@ -31,6 +32,7 @@ INPUTS = (
     "jacobian",
     "forward_xfm",
     "lambda_curve",
+    "lambda_sweep",
     "metrics",
     "volumes",
     "warnings",
@@ -71,6 +73,8 @@ def init_anat_reportlets_wf(
         ITK point map from the template to the scan (``.h5``).
     lambda_curve
         TSV of the search for lambda.
+    lambda_sweep
+        Registrations by lambda (``.npz``), what the report's slider moves through.
     metrics
         JSON file (or several) with the key figures.
     volumes
@@ -95,6 +99,7 @@ def init_anat_reportlets_wf(
     grid = pe.Node(WarpedGrid(), name="grid", mem_gb=0.8)
     jacobian = pe.Node(JacobianMap(), name="jacobian", mem_gb=0.6)
     curve = pe.Node(LambdaCurve(), name="curve", mem_gb=0.3)
+    slider = pe.Node(LambdaSlider(), name="slider", mem_gb=0.6)
 
     workflow.connect([
         (inputnode, summary, [
@@ -128,10 +133,19 @@ def init_anat_reportlets_wf(
             ("template_dseg", "reference_dseg"),
         ]),
         (inputnode, curve, [("lambda_curve", "in_file")]),
+        (inputnode, slider, [
+            ("lambda_sweep", "in_file"),
+            ("lambda_curve", "lambda_curve"),
+            ("template", "reference_image"),
+            ("template_mask", "reference_mask"),
+            ("template_dseg", "reference_dseg"),
+            ("t1w_preproc", "moving_image"),
+            ("dseg", "moving_dseg"),
+        ]),
         (summary, outputnode, [("warnings", "warnings")]),
     ])  # fmt: skip
 
-    for node in (summary, alignment, segmentation, grid, jacobian, curve):
+    for node in (summary, alignment, segmentation, grid, jacobian, curve, slider):
         sink = pe.Node(
             DerivativesDataSink(
                 base_directory=str(output_dir),

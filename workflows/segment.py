@@ -18,6 +18,7 @@ def init_segment_wf(
     *,
     labels: Sequence[str] = ("all",),
     use_mask: bool = False,
+    in_template_frame: bool = False,
     device: str = "cpu",
     omp_nthreads: int = 1,
     weights_dir: Path | None = None,
@@ -33,6 +34,8 @@ def init_segment_wf(
     use_mask : bool
         The brain mask that comes in is the one of the results; else it is a rough one, and the network finds
         the brain.
+    in_template_frame : bool
+        The scan lies in the template's frame; no transform comes in.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     omp_nthreads : int
@@ -49,7 +52,7 @@ def init_segment_wf(
     t1w
         The scan.
     t1w2template_xfm
-        ITK transform that brings the scan onto the template; not needed for a scan in the template's frame.
+        ITK transform that brings the scan onto the template; not needed with ``in_template_frame``.
     t1w_mask
         Brain mask; a rough one will do without ``use_mask``.
 
@@ -59,6 +62,8 @@ def init_segment_wf(
         The mask that came in with ``use_mask``, else the network's.
     dseg, dseg_legend
         Structures with FreeSurfer numbers, and the TSV that names them.
+    all_dseg
+        All leaf structures, whatever ``labels`` says; what registration and overlap are measured with.
     tissue_dseg, tissue_legend
         Grey matter 1, white matter 2, CSF 3, and their TSV.
     tissues
@@ -74,7 +79,7 @@ def init_segment_wf(
         "the image's own grid by a convolutional network conditioned on the label asked for [@conemos], "
         "trained on synthetic images only [@synthseg].\n"
     )
-    results = ["dseg", "dseg_legend", "tissue_dseg", "tissue_legend", "tissues"]
+    results = ["dseg", "dseg_legend", "all_dseg", "tissue_dseg", "tissue_legend", "tissues"]
     inputnode = pe.Node(
         niu.IdentityInterface(fields=["t1w", "t1w2template_xfm", "t1w_mask"]), name="inputnode"
     )
@@ -85,7 +90,9 @@ def init_segment_wf(
         name="outputnode",
     )
     segment = model_node(
-        ConditionalSegmentation(labels=list(labels), trust_mask=use_mask),
+        ConditionalSegmentation(
+            labels=list(labels), trust_mask=use_mask, in_template_frame=in_template_frame
+        ),
         name="segment",
         device=device,
         omp_nthreads=omp_nthreads,

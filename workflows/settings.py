@@ -119,6 +119,8 @@ class AnatSettings:
         Structures to segment: names, FreeSurfer numbers, super-regions or ``"all"``.
     lam : float or "auto"
         Regularisation weight of the registration, in [0, 1]; ``"auto"`` searches it per image pair.
+    lambda_regions : tuple of str
+        Regions whose overlap that search maximises; all structures when empty.
     refine : "ncc" or "none"
         Instance refinement after the network.
     dof : int
@@ -147,6 +149,7 @@ class AnatSettings:
     output_dir: Path
     labels: tuple[str, ...] = ("all",)
     lam: float | Literal["auto"] = "auto"
+    lambda_regions: tuple[str, ...] = ()
     refine: Literal["ncc", "none"] = "ncc"
     dof: int = 12
     bias_correct: bool = True

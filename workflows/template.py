@@ -74,7 +74,7 @@ def init_template_wf(
     template, template_mask, template_brain
         The template, its brain mask, and the template inside the mask.
     template_dseg
-        Its structures with FreeSurfer numbers.
+        All its leaf structures with FreeSurfer numbers.
     template_centroids
         JSON file of their centroids, RAS mm.
     reference_0, reference_1, ...
@@ -101,7 +101,9 @@ def init_template_wf(
     load = pe.Node(LoadTemplate(), name="load", mem_gb=0.5)
     locate = model_node(Locate(), name="locate", mem_gb=2.0, **options)
     check = pe.Node(CheckFrame(), name="check", run_without_submitting=True, mem_gb=0.1)
-    segment_wf = init_segment_wf(labels=labels, use_mask=mask_known, name="segment_template_wf", **options)
+    segment_wf = init_segment_wf(
+        labels=labels, use_mask=mask_known, in_template_frame=True, name="segment_template_wf", **options
+    )
     segment_wf.__desc__ = ""
     strip = pe.Node(MaskImage(), name="strip", mem_gb=0.5)
     if template.image is not None:
@@ -122,7 +124,7 @@ def init_template_wf(
         (check, outputnode, [("centroids", "template_centroids")]),
         (segment_wf, outputnode, [
             ("outputnode.brain_mask", "template_mask"),
-            ("outputnode.dseg", "template_dseg"),
+            ("outputnode.all_dseg", "template_dseg"),
         ]),
         (strip, outputnode, [("out_file", "template_brain")]),
     ])  # fmt: skip

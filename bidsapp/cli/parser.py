@@ -87,6 +87,8 @@ def parse_settings(argv: Sequence[str] | None = None) -> Settings:
         except UsageError as error:
             raise UsageError(f"{given['config_file']}: {error}") from error
         given = {**from_file, **given}
+    for key in {"labels", "lambda_regions"} & set(given):
+        given[key] = [name for names in given[key] for name in names]
     settings = Settings(**{key: _frozen(value) for key, value in given.items()})
     _check_together(settings)
     return settings

@@ -133,6 +133,20 @@ def device(text: str) -> str:
     return text
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Read names separated by commas.
+
+    Examples
+    --------
+    >>> names("hippocampus,cortex"), names("16")
+    (('hippocampus', 'cortex'), ('16',))
+    """
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise ArgumentTypeError(f"{text!r} names nothing; write names separated by spaces or commas")
+    return found
+
+
 def lam(text: str) -> float | None:
     """Read the regularisation weight: a number in [0, 1], or ``auto``, which is ``None``.
 

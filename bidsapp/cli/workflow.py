@@ -36,6 +36,16 @@ def add_workflow_options(parser: ArgumentParser) -> None:
         help="regularisation weight of the registration, 0 to 1; auto searches it per scan (default: auto)",
     )
     group.add_argument(
+        "--lambda-regions",
+        "--lambda_regions",
+        dest="lambda_regions",
+        nargs="+",
+        type=types.names,
+        metavar="LABEL",
+        help="regions whose overlap with the template that search maximises, each counting alike "
+        "(default: all structures)",
+    )
+    group.add_argument(
         "--refine",
         dest="refine",
         choices=("ncc", "none"),
@@ -45,6 +55,7 @@ def add_workflow_options(parser: ArgumentParser) -> None:
         "--labels",
         dest="labels",
         nargs="+",
+        type=types.names,
         metavar="LABEL",
         help="regions to segment: names, FreeSurfer numbers, super-regions, or all (default: all)",
     )

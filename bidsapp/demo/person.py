@@ -24,6 +24,9 @@ from hyperprep.models.spatial.transforms import DisplacementField, map_points, r
 MIDDLE_OF_HEAD = np.array([0.0, -12.0, -4.0])
 """Where the field of view of a whole-head scan is centred (template frame, RAS mm)."""
 
+MEAN_SIZE = 0.93
+"""Mean length of the heads relative to the template's, whose brain of 1.85 l is larger than people's."""
+
 CHANGE_RADIUS = 8.0
 """Mean radius of the focal change in mm (template frame)."""
 
@@ -79,6 +82,7 @@ def scan_person(template: Template, participant: Participant, *, seed: int) -> l
     rng = np.random.default_rng([seed, participant.number])
     warp = draw_warp(rng)
     position = draw_position(rng, degrees=5.0, shift=8.0, scale=0.06)
+    position[:3, :3] /= MEAN_SIZE
     brain = brain_image(template, draw_contrast(rng))
     head_shape = draw_head(rng)
     head = None

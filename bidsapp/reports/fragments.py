@@ -25,6 +25,7 @@ FIGURES = {
     "grid": "warped grid",
     "jacobian": "Jacobian map",
     "curve": "λ curve",
+    "slider": "registration at every λ",
 }
 """Figures that a complete participant has."""
 
@@ -43,7 +44,8 @@ def status_fragment(record: Record, errors: Sequence[str]) -> str:
     -------
     HTML.
     """
-    failures = list(errors) or [f"{crash.node} crashed, see {crash.path}" for crash in record.crashes]
+    crashed = [f"{crash.node} crashed, see {crash.path}" for crash in record.crashes]
+    failures = list(errors) or [*record.problems, *crashed]
     parts = [_failed(record, failures) if failures else _finished(record)]
     if record.validator:
         parts.append(

@@ -59,8 +59,10 @@ class Record:
         Content of every ``quality`` JSON by the scan's entities.
     remarks, validator
         What the run noticed about the inputs, and what the BIDS validator said.
+    problems
+        Why scans were not processed, as the run that looked at the inputs last found.
     crashes
-        Crash files of this run.
+        Crash files of that run.
     methods
         Methods text as HTML, or empty.
     """
@@ -70,6 +72,7 @@ class Record:
     quality: dict[str, dict[str, Any]] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     validator: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     crashes: tuple[Crash, ...] = ()
     methods: str = ""
 
@@ -84,31 +87,35 @@ class Record:
         subject
             Label without ``sub-``.
         run_uuid
-            Name of this run; its crash files count.
+            Name of this run. Where it did not look at the inputs (``--reports-only``), the last one that
+            did counts.
         """
         folder = output_dir / f"sub-{subject}"
         figures = sorted(
             path for path in (folder / "figures").glob(f"sub-{subject}_*") if path.suffix in _KINDS
         )
         files = sorted([*folder.glob("anat/*_quality.json"), *folder.glob("ses-*/anat/*_quality.json")])
-        inputs = _inputs(folder / "log", run_uuid)
+        log = _last_processing(folder / "log", run_uuid)
+        inputs = _json(log / "inputs.json")
         return cls(
             subject=subject,
             figures=tuple(figures),
             quality={path.name.removesuffix("_quality.json"): _json(path) for path in files},
             remarks=_sentences(inputs.get("remarks")),
             validator=_sentences(inputs.get("validator")),
-            crashes=tuple(
-                Crash.read(path) for path in sorted((folder / "log" / run_uuid).glob("crash*.txt"))
-            ),
-            methods=_methods(output_dir / "logs"),
+            problems=_sentences(inputs.get("problems")),
+            crashes=tuple(Crash.read(path) for path in sorted(log.glob("crash*.txt"))),
+            methods=_methods(output_dir / "logs" / log.name) or _methods(output_dir / "logs"),
         )
 
     def drawn(self) -> set[str]:
-        """Kinds of figures that are there (their ``desc``)."""
-        return {
-            match[1] for path in self.figures if (match := re.search(r"_desc-([a-zA-Z0-9]+)_", path.name))
-        }
+        """Kinds of figures (their ``desc``) that every scan has."""
+        kinds: dict[str, set[str]] = {}
+        for path in self.figures:
+            match = re.match(r"(.*)_desc-([a-zA-Z0-9]+)_", path.name)
+            if match:
+                kinds.setdefault(match[1], set()).add(match[2])
+        return set.intersection(*kinds.values()) if kinds else set()
 
     def scans(self) -> int:
         """Count the scans with a summary."""
@@ -140,10 +147,10 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _inputs(logs: Path, run_uuid: str) -> dict[str, Any]:
-    """Find what this run noticed about the inputs, or the last run that looked at them."""
+def _last_processing(logs: Path, run_uuid: str) -> Path:
+    """Find the log folder of this run, or of the last run that looked at the inputs."""
     files = [logs / run_uuid / "inputs.json", *sorted(logs.glob("*/inputs.json"), reverse=True)]
-    return next((_json(path) for path in files if path.is_file()), {})
+    return next((path.parent for path in files if path.is_file()), logs / run_uuid)
 
 
 def _sentences(value: Any) -> tuple[str, ...]:

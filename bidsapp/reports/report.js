@@ -64,6 +64,35 @@
     tools.append(label("Draw"), made);
   }
 
+  // One layer per lambda: a slider chooses which one is shown.
+  function sliderTools(svg, tools) {
+    const steps = Array.from(svg.querySelectorAll(".step"));
+    const chosen = steps.findIndex((step) => "chosen" in step.dataset);
+    const range = document.createElement("input");
+    Object.assign(range, { type: "range", min: 0, max: steps.length - 1, step: 1, value: chosen });
+    range.setAttribute("aria-label", "Regularisation weight lambda");
+    range.title = "Arrow keys move by one step, Home and End go to the ends";
+    const shown = document.createElement("output");
+    function show() {
+      const now = Number(range.value);
+      steps.forEach((step, number) => step.classList.toggle("on", number === now));
+      const at = Number(steps[now].dataset.lam);
+      shown.textContent = `λ = ${at.toFixed(2)}${now === chosen ? " (taken)" : ""}`;
+      range.setAttribute("aria-valuetext", steps[now].dataset.label);
+    }
+    range.addEventListener("input", show);
+    tools.append(label("Smoothness λ"), range, shown,
+      button("λ taken", "Back to the value that was taken", () => { range.value = chosen; show(); }), label("Draw"));
+    for (const [text, part] of [["Outlines", "outlines"], ["Grid", "grid"]]) {
+      const made = button(text, "Show or hide them", () => {
+        made.setAttribute("aria-pressed", String(!svg.classList.toggle(`no-${part}`)));
+      });
+      made.setAttribute("aria-pressed", "true");
+      tools.append(made);
+    }
+    show();
+  }
+
   function enlarge(figure) {
     const wide = figure.classList.toggle("hp-wide");
     document.body.style.overflow = wide ? "hidden" : "";
@@ -83,6 +112,7 @@
     tools.className = "hp-tools";
     const svg = figure.querySelector("svg");
     if (svg && svg.classList.contains("hp-flicker")) { flickerTools(svg, tools); }
+    if (svg && svg.classList.contains("hp-slider")) { sliderTools(svg, tools); }
     if (svg && svg.classList.contains("hp-contours")) { contourTools(svg, tools); }
     tools.append(
       label("Figure"),

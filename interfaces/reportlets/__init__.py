@@ -5,6 +5,15 @@ from hyperprep.interfaces.reportlets.curve import LambdaCurve
 from hyperprep.interfaces.reportlets.grid import WarpedGrid
 from hyperprep.interfaces.reportlets.jacobian import JacobianMap
 from hyperprep.interfaces.reportlets.segmentation import LabelContours
+from hyperprep.interfaces.reportlets.slider import LambdaSlider
 from hyperprep.interfaces.reportlets.summary import Summary
 
-__all__ = ["BeforeAfter", "JacobianMap", "LabelContours", "LambdaCurve", "Summary", "WarpedGrid"]
+__all__ = [
+    "BeforeAfter",
+    "JacobianMap",
+    "LabelContours",
+    "LambdaCurve",
+    "LambdaSlider",
+    "Summary",
+    "WarpedGrid",
+]

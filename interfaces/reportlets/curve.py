@@ -78,14 +78,14 @@ class Curve:
         return cls(numbers.sort_values("lam").reset_index(drop=True), float(rows["lam"].iloc[0]))
 
     def overlaps(self) -> pd.DataFrame:
-        """Dice columns, regions only (without ``dice_mean``), named by region."""
-        names = [name for name in self.table.columns if name.startswith("dice_") and name != "dice_mean"]
+        """Dice columns of single regions (without ``dice_all``), named by region."""
+        names = [name for name in self.table.columns if name.startswith("dice_") and name != "dice_all"]
         return self.table[names].rename(columns=lambda name: name.removeprefix("dice_").replace("-", " "))
 
     def mean_overlap(self) -> pd.Series:
-        """Mean Dice per lambda: the column ``dice_mean`` or, without it, the mean over the regions."""
-        if "dice_mean" in self.table.columns:
-            return self.table["dice_mean"]
+        """Mean Dice of all structures per lambda: the column ``dice_all``, else the mean of the regions."""
+        if "dice_all" in self.table.columns:
+            return self.table["dice_all"]
         return self.overlaps().mean(axis=1)
 
 
@@ -119,7 +119,7 @@ def _draw_fit(axes: Axes, curve: Curve) -> None:
     mean = curve.mean_overlap()
     if mean.notna().any():
         for number, name in enumerate(regions.columns):
-            label = "single structures" if number == 0 else None
+            label = "groups of structures" if number == 0 else None
             axes.plot(lam, regions[name], color=GREY, linewidth=0.7, alpha=0.7, label=label)
         values, label = mean, "mean of all structures"
         axes.set_ylabel("Dice of scan and template")

@@ -270,8 +270,10 @@ def _simplified(line: np.ndarray) -> np.ndarray:
     return np.asarray(cleaned.vertices)[np.asarray(cleaned.codes) != Polyline.STOP]
 
 
-def line_element(data: str, colour: str, title: str = "", *, extra: str = "") -> str:
+def line_element(data: str, colour: str, title: str = "", *, kind: str = "", extra: str = "") -> str:
     """Draw a coloured line from the path data of :func:`path_data`; nothing when the data are empty.
+
+    ``kind`` is a further class of the element, ``extra`` are further attributes.
 
     Examples
     --------
@@ -284,7 +286,8 @@ def line_element(data: str, colour: str, title: str = "", *, extra: str = "") ->
         return ""
     tooltip = f"<title>{escape(title)}</title>" if title else ""
     more = f" {extra}" if extra else ""
-    return f'<path class="line" transform="scale(.1)" stroke="{colour}"{more} d="{data}">{tooltip}</path>'
+    name = f"line {kind}".strip()
+    return f'<path class="{name}" transform="scale(.1)" stroke="{colour}"{more} d="{data}">{tooltip}</path>'
 
 
 def document(body: Iterable[str], *, height: float, label: str, kind: str = "", style: str = "") -> str:

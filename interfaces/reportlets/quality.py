@@ -98,9 +98,10 @@ MEASURES = (
         about="Volume inside the brain mask",
     ),
     Measure(
-        "prealign_overlap", "Mask overlap after affine", "", 3, "high", low=0.85,
+        "prealign_overlap", "Overlap after affine", "", 3, "high", low=0.85,
         advice="The affine alignment may have failed: look at the alignment figure, layer “after affine”.",
-        about="Dice of the brain masks of scan and template after affine alignment",
+        about="Share of one foreground (the brain mask, where known) that lies on the other one after the "
+        "affine alignment, the larger of both ways",
     ),
     Measure(
         "prealign_cost", "Cost after affine", "", 3, "low",

@@ -56,6 +56,14 @@ class Location:
     volumes_ml: dict[int, float]
     weights_sha256: str
 
+    def template2scan(self) -> np.ndarray:
+        """Give the (4, 4) point map from template frame to scan that brings the centroids together."""
+        shared = sorted(set(self.centroids) & set(self.template_centroids))
+        source, target = (
+            np.array([points[n] for n in shared]) for points in (self.template_centroids, self.centroids)
+        )
+        return fit_points_robustly(source, target)
+
 
 def _foreground_centre(data: np.ndarray, affine: np.ndarray) -> np.ndarray:
     step = max(1, round(max(data.shape) / 96))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from hyperprep.models.nn.warp import integrate, warp
 from hyperprep.models.predict.sampling import sample_averaged
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import robust_rescale
-from hyperprep.models.spatial.labels import to_leaves
+from hyperprep.models.spatial.labels import resolve_labels, to_leaves
 from hyperprep.models.spatial.measures import folding_percent, jacobian_determinant, sd_log_jacobian
 from hyperprep.models.spatial.transforms import DisplacementField, resample
 
@@ -30,15 +31,48 @@ REGION_GROUPS: dict[str, tuple[int, ...]] = {
 """Groups of labels whose mean overlap is written beside the overall one."""
 
 
+def region_groups(regions: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Give the groups that overlap is measured of: the usual ones and regions asked for.
+
+    Raises
+    ------
+    UsageError
+        When a region is not known.
+
+    Examples
+    --------
+    >>> region_groups(["hippocampus"])["hippocampus"]
+    (17, 53)
+    """
+    asked = {
+        name: tuple(number for region in resolve_labels([name]) for number in region.numbers)
+        for name in regions
+    }
+    return REGION_GROUPS | asked
+
+
 @dataclass
 class BrainPair:
-    """The two brains on the network's grid, as tensors."""
+    """The two brains on the network's grid, as tensors.
+
+    Attributes
+    ----------
+    fixed, moving
+        (1, 1, *spatial) in [0, 1], zero outside the brain.
+    fixed_labels, moving_labels
+        (1, L, *coarse) share of each label in each voxel of the half grid.
+    numbers
+        FreeSurfer numbers of the L labels.
+    groups
+        Groups of numbers whose mean overlap is measured beside that of all.
+    """
 
     fixed: torch.Tensor
     moving: torch.Tensor
     fixed_labels: torch.Tensor | None
     moving_labels: torch.Tensor | None
     numbers: tuple[int, ...]
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: REGION_GROUPS)
 
     def measure(self, velocity: torch.Tensor) -> dict[str, float]:
         """Give overlap, similarity and regularity of a velocity."""
@@ -46,7 +80,7 @@ class BrainPair:
         fine = 2 * F.interpolate(displacement, size=self.fixed.shape[2:], mode="trilinear")
         row: dict[str, float] = {}
         if self.fixed_labels is not None and self.moving_labels is not None:
-            row |= _group_dice(self.fixed_labels, warp(self.moving_labels, displacement), self.numbers)
+            row |= self._group_dice(warp(self.moving_labels, displacement))
         inside = self.fixed > 0
         row["similarity"] = float(
             local_ncc(self.fixed, warp(self.moving, fine), window=9, mask=inside.float())
@@ -57,6 +91,20 @@ class BrainPair:
         row["folding_percent"] = folding_percent(determinant, coarse)
         return row
 
+    def _group_dice(self, moved: torch.Tensor) -> dict[str, float]:
+        """Soft Dice of shares: mean over labels present in both, overall and by group."""
+        assert self.fixed_labels is not None
+        overlap = torch.minimum(self.fixed_labels, moved).flatten(2).sum(2)[0]
+        sizes = [labels.flatten(2).sum(2)[0] for labels in (self.fixed_labels, moved)]
+        each = (2 * overlap / (sizes[0] + sizes[1]).clamp_min(1e-6)).cpu().numpy()
+        present = ((sizes[0] > 1) & (sizes[1] > 1)).cpu().numpy()
+        row = {"dice_all": float(each[present].mean()) if present.any() else 0.0}
+        for name, members in self.groups.items():
+            chosen = [i for i, n in enumerate(self.numbers) if n in members and present[i]]
+            if chosen:
+                row[f"dice_{name}"] = float(each[chosen].mean())
+        return row
+
 
 def _determinant(displacement: torch.Tensor) -> np.ndarray:
     """Jacobian determinant of a displacement in voxels; the voxels' size does not change it."""
@@ -64,21 +112,13 @@ def _determinant(displacement: torch.Tensor) -> np.ndarray:
     return jacobian_determinant(DisplacementField(Grid(data.shape[:3], np.eye(4)), data.astype(np.float32)))
 
 
-def _group_dice(fixed: torch.Tensor, moved: torch.Tensor, numbers: tuple[int, ...]) -> dict[str, float]:
-    """Soft Dice of shares: mean over labels present in both, overall and by group."""
-    overlap = torch.minimum(fixed, moved).flatten(2).sum(2)[0]
-    size = (fixed + moved).flatten(2).sum(2)[0]
-    each = (2 * overlap / size.clamp_min(1e-6)).cpu().numpy()
-    present = ((fixed.flatten(2).sum(2) > 1) & (moved.flatten(2).sum(2) > 1))[0].cpu().numpy()
-    row = {"dice_all": float(each[present].mean()) if present.any() else 0.0}
-    for name, members in REGION_GROUPS.items():
-        chosen = [i for i, n in enumerate(numbers) if n in members and present[i]]
-        if chosen:
-            row[f"dice_{name}"] = float(each[chosen].mean())
-    return row
-
-
-def make_pair(grid: Grid, fixed: tuple[Any, ...], moving: tuple[Any, ...], where: torch.device) -> BrainPair:
+def make_pair(
+    grid: Grid,
+    fixed: tuple[Any, ...],
+    moving: tuple[Any, ...],
+    where: torch.device,
+    groups: Mapping[str, tuple[int, ...]] = REGION_GROUPS,
+) -> BrainPair:
     """Bring two brains onto the network's grid.
 
     Parameters
@@ -89,6 +129,8 @@ def make_pair(grid: Grid, fixed: tuple[Any, ...], moving: tuple[Any, ...], where
         Image, brain mask or None, label image or None, and (4, 4) map from the grid's frame to the image.
     where
         Device of the tensors.
+    groups
+        Groups of labels whose overlap is measured.
 
     Raises
     ------
@@ -120,7 +162,8 @@ def make_pair(grid: Grid, fixed: tuple[Any, ...], moving: tuple[Any, ...], where
     if labels[0] is not None and labels[1] is not None:
         shared = np.intersect1d(np.unique(labels[0]), np.unique(labels[1]))
         numbers = tuple(int(n) for n in shared if n > 0)
+    if numbers:
         for place, one in enumerate(labels):
             hot = torch.stack([torch.from_numpy(one == n) for n in numbers])[None].float().to(where)
             shares[place] = F.avg_pool3d(hot, 2)
-    return BrainPair(images[0], images[1], shares[0], shares[1], numbers)
+    return BrainPair(images[0], images[1], shares[0], shares[1], numbers, groups)

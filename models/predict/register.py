@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,23 +18,18 @@ from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.hypermorph import HyperMorph
 from hyperprep.models.nn.warp import integrate
 from hyperprep.models.predict.device import pick_device, torch_threads
-from hyperprep.models.predict.pair import BrainPair, make_pair
+from hyperprep.models.predict.pair import BrainPair, make_pair, region_groups
 from hyperprep.models.predict.refine import RefineSettings
 from hyperprep.models.predict.refine import refine as refine_velocity
 from hyperprep.models.predict.sampling import lattice_grid
-from hyperprep.models.predict.tune import search_lambda
+from hyperprep.models.predict.trials import Trials
 from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.sweep import LambdaSweep
 from hyperprep.models.spatial.transforms import Chain, DisplacementField, resample
-from hyperprep.models.weights import WeightsEntry, find_weights
-
-MAX_SD_LOG_JACOBIAN = 0.35
-"""Without labels, lambda is the one of highest similarity whose sd of log |J| stays below this."""
-
-SIMILARITY_KEPT = 0.98
-"""With labels, lambda keeps at least this share of the similarity that lambda 0.25 reaches."""
+from hyperprep.models.weights import find_weights
 
 MIN_REFINE_LAMBDA = 0.15
-"""Refinement regularises at least this much: at 0 it folded 2.6 % of a real brain."""
+"""Refinement with a tuned lambda regularises at least this much: at 0 it folded 2.6 % of a real brain."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,8 @@ class Registration:
         weights' digest.
     moved
         Moving image on the fixed image's grid, interpolated once.
+    sweep
+        The network's registrations over [0, 1], where they were asked for.
     """
 
     forward: DisplacementField
@@ -71,6 +69,7 @@ class Registration:
     curve: list[dict[str, Any]]
     metrics: dict[str, Any]
     moved: nb.Nifti1Image = field(repr=False)
+    sweep: LambdaSweep | None = field(default=None, repr=False)
 
     def chain(self) -> Chain:
         """Give the whole point map from the fixed image to the moving one."""
@@ -100,7 +99,9 @@ def register(
     fixed_dseg: nb.Nifti1Image | None = None,
     moving_dseg: nb.Nifti1Image | None = None,
     lam: float | Literal["auto"] = "auto",
+    regions: Sequence[str] = (),
     refine: Literal["ncc", "none"] = "ncc",
+    sweep_steps: int = 0,
     weights: str | Path | None = None,
     weights_dir: str | Path | None = None,
     device: str = "cpu",
@@ -123,8 +124,13 @@ def register(
         Label images (FreeSurfer numbers): what ``lam="auto"`` maximises the overlap of.
     lam
         Regularisation weight in [0, 1], or ``"auto"``.
+    regions
+        Regions whose overlap ``lam="auto"`` maximises: names, FreeSurfer numbers or super-regions, each
+        counting alike; all labels when empty.
     refine
         ``"ncc"``: a few optimiser steps on this pair; ``"none"``: the network alone.
+    sweep_steps
+        How many evenly spaced lambdas the result's ``sweep`` holds beside the chosen one; none when 0.
     weights, weights_dir, device, num_threads
         As in :func:`hyperprep.models.predict.locate.locate`.
 
@@ -136,7 +142,7 @@ def register(
     Raises
     ------
     UsageError
-        When lambda is outside [0, 1] or the refinement is not known.
+        When lambda is outside [0, 1], or the refinement or a region is not known.
     ScanError
         When nothing of the brain lies on the network's grid.
     WeightsError, DeviceError
@@ -159,87 +165,80 @@ def register(
             (fixed, fixed_mask, fixed_dseg, frame2fixed),
             (moving, moving_mask, moving_dseg, fixed2moving @ frame2fixed),
             where,
+            groups=region_groups(regions),
         )
         clock["prepared"] = time.perf_counter()
-        chosen, curve = _choose(network, pair, lam)
-        velocity = network(pair.fixed, pair.moving, torch.tensor([chosen], device=where))
+        trials = Trials(network, pair, regions)
+        chosen = trials.choose() if lam == "auto" else float(lam)
+        velocity, alone = trials.velocity(chosen), trials.row(chosen)
+        counted = trials.evaluations
         clock["network"] = time.perf_counter()
-        alone = pair.measure(velocity)
+        weight = max(chosen, MIN_REFINE_LAMBDA) if lam == "auto" else chosen
         if refine == "ncc":
             with torch.enable_grad():
-                weight = max(chosen, MIN_REFINE_LAMBDA)
                 velocity = refine_velocity(
                     velocity, pair.fixed, pair.moving, lam=weight, settings=RefineSettings()
                 )
         clock["refined"] = time.perf_counter()
-        figures = _figures(pair, velocity, alone, chosen, curve, clock, entry, refine)
+        figures = {
+            "lambda": chosen,
+            "lambda_evaluations": counted,
+            "lambda_regions": ", ".join(regions) if regions and lam == "auto" else "all",
+            "refinement": refine,
+            "refine_lambda": weight,
+            **_measures(pair, velocity, alone),
+            **_durations(clock),
+            "weights_sha256": entry.sha256,
+        }
+        sweep = _sweep(trials, chosen, sweep_steps, grid, frame2fixed, fixed2moving @ frame2fixed)
+        curve = trials.curve(chosen)
         forward, inverse = (_as_field(integrate(v, steps=7), pair, grid) for v in (velocity, -velocity))
+    fixed2moving = np.asarray(fixed2moving, float)
     result = Registration(
-        forward, inverse, np.asarray(fixed2moving, float), frame2fixed, chosen, curve, figures, moved=fixed
+        forward, inverse, fixed2moving, frame2fixed, chosen, curve, figures, moved=fixed, sweep=sweep
     )
-    moved = resample(moving, Grid.of(fixed), result.chain())
-    return Registration(forward, inverse, result.fixed2moving, frame2fixed, chosen, curve, figures, moved)
+    return replace(result, moved=resample(moving, Grid.of(fixed), result.chain()))
 
 
-def _choose(network: HyperMorph, pair: BrainPair, lam: float | str) -> tuple[float, list[dict[str, Any]]]:
-    """Give lambda and the curve: by the overlap of labels, else by similarity with regularity bounded.
-
-    Labels may only choose among registrations that also fit the images: segmentations that resemble the
-    template's more than the brain's would otherwise ask for no deformation at all.
-    """
-    where = pair.fixed.device
-    labelled = bool(pair.numbers)
-    reference = 0.0
-    if lam == "auto" and labelled:
-        middle = network(pair.fixed, pair.moving, torch.tensor([0.25], device=where))
-        reference = pair.measure(middle)["similarity"]
-
-    def evaluate(value: float) -> dict[str, Any]:
-        row = pair.measure(network(pair.fixed, pair.moving, torch.tensor([value], device=where)))
-        excess = max(0.0, row["sd_log_jacobian"] - MAX_SD_LOG_JACOBIAN) + max(
-            0.0, row["folding_percent"] - 0.1
-        )
-        if not labelled:
-            return {**row, "score": row["similarity"] - 10 * excess}
-        lost = max(0.0, SIMILARITY_KEPT * reference - row["similarity"])
-        return {**row, "score": row["dice_all"] - 4 * lost - 10 * excess}
-
-    if lam == "auto":
-        found = search_lambda(evaluate)
-        chosen, rows = found.best, found.rows
-    else:
-        chosen = float(lam)
-        rows = [{"lam": chosen, **evaluate(chosen)}]
-    for row in rows:
-        row.pop("score")
-        row["chosen"] = int(row["lam"] == chosen)
-    return chosen, rows
-
-
-def _figures(
-    pair: BrainPair,
-    velocity: torch.Tensor,
-    alone: dict[str, float],
-    lam: float,
-    curve: list[dict[str, Any]],
-    clock: dict[str, float],
-    entry: WeightsEntry,
-    refinement: str,
-) -> dict[str, Any]:
-    before, after = pair.measure(torch.zeros_like(velocity)), pair.measure(velocity)
+def _measures(pair: BrainPair, velocity: torch.Tensor, alone: dict[str, Any]) -> dict[str, float]:
+    """Give overlap, similarity and regularity: before, of the network alone, and of the result."""
+    before = pair.measure(torch.zeros_like(velocity))
     return {
-        "lambda": lam,
-        "lambda_evaluations": len(curve) + int(len(curve) > 1 and bool(pair.numbers)),
-        "refinement": refinement,
-        "refine_lambda": max(lam, MIN_REFINE_LAMBDA) if refinement == "ncc" else lam,
         **{f"{k}_affine": v for k, v in before.items() if k.startswith("dice") or k == "similarity"},
-        **{f"{k}_network": v for k, v in alone.items()},
-        **after,
+        **{f"{k}_network": v for k, v in alone.items() if k != "lam"},
+        **pair.measure(velocity),
+    }
+
+
+def _durations(clock: dict[str, float]) -> dict[str, float]:
+    return {
         "seconds_prepare": round(clock["prepared"] - clock["start"], 2),
         "seconds_network": round(clock["network"] - clock["prepared"], 2),
         "seconds_refine": round(clock["refined"] - clock["network"], 2),
-        "weights_sha256": entry.sha256,
     }
+
+
+def _sweep(
+    trials: Trials,
+    chosen: float,
+    steps: int,
+    grid: Grid,
+    frame2fixed: np.ndarray,
+    frame2moving: np.ndarray,
+) -> LambdaSweep | None:
+    """Register over [0, 1] with the network alone; displacements stay on its coarse grid."""
+    if steps < 2:
+        return None
+    lams = sorted({round(i / (steps - 1), 4) for i in range(steps)} | {chosen})
+    halved = np.diag([2.0, 2.0, 2.0, 1.0])
+    halved[:3, 3] = 0.5
+    fields = []
+    for lam in lams:
+        trials.row(lam)
+        fields.append(integrate(trials.velocity(lam), steps=7)[0].movedim(0, -1).cpu().numpy())
+    displacement = np.stack(fields) * (2 * grid.spacing)
+    coarse = Grid(displacement.shape[1:4], grid.affine @ halved)
+    return LambdaSweep(np.array(lams), displacement, coarse, frame2fixed, frame2moving)
 
 
 def _as_field(displacement: torch.Tensor, pair: BrainPair, grid: Grid) -> DisplacementField:

@@ -15,7 +15,13 @@ from hyperprep.exceptions import ScanError
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
-from hyperprep.models.predict.sampling import largest_component, lattice_grid, sample_averaged, sample_volumes
+from hyperprep.models.predict.sampling import (
+    largest_component,
+    lattice_grid,
+    main_body,
+    sample_averaged,
+    sample_volumes,
+)
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import robust_rescale
 from hyperprep.models.spatial.labels import LEAVES, TISSUES, Region, resolve_labels
@@ -34,6 +40,8 @@ class Segmentation:
     ----------
     dseg
         int16, FreeSurfer numbers of the leaf regions asked for, each voxel at most one.
+    leaves
+        int16, the same with all leaves, whatever was asked for: what tissues and registration need.
     mask
         uint8 brain mask.
     tissues
@@ -49,6 +57,7 @@ class Segmentation:
     """
 
     dseg: nb.Nifti1Image
+    leaves: nb.Nifti1Image
     mask: nb.Nifti1Image
     tissues: dict[str, nb.Nifti1Image]
     probsegs: dict[str, nb.Nifti1Image]
@@ -176,7 +185,7 @@ def _predict(
             foreground = largest_component(brain.cpu().numpy() > BRAIN_THRESHOLD)
     logits = network.label_logits(trunk, rows[[names.index(str(n)) for n in numbers]])[0]
     leaves = torch.softmax(logits, dim=0)
-    kept = torch.from_numpy(largest_component(brain.cpu().numpy() > BRAIN_THRESHOLD)).to(where)
+    kept = torch.from_numpy(main_body(brain.cpu().numpy() > BRAIN_THRESHOLD, neck=2)).to(where)
     near = torch.nn.functional.max_pool3d(kept[None, None].float(), 3, 1, 1)[0, 0]
     return brain * near, leaves
 
@@ -207,7 +216,8 @@ class _Result:
     ) -> Segmentation:
         """Interpolate inside the brain, decide each voxel, measure."""
         shape = self.target.shape
-        mask, dseg = np.zeros(shape, np.uint8), np.zeros(shape, np.int16)
+        mask, every = np.zeros(shape, np.uint8), np.zeros(shape, np.int16)
+        sums = np.zeros(len(self.numbers))
         wanted = [region for region in asked if not region.is_leaf] if not probabilities else list(asked)
         soft = {region.name: np.zeros(shape, np.float32) for region in wanted}
         tissues = {name: np.zeros(shape, np.float32) for name in TISSUES}
@@ -228,8 +238,8 @@ class _Result:
             chosen = inside.cpu().numpy()
             leaves = sample_volumes(self.leaves, self.grid, points[chosen])
             mask[slab].reshape(-1)[chosen] = 1
-            best = table[leaves.argmax(dim=0)].cpu().numpy()
-            dseg[slab].reshape(-1)[chosen] = np.where(np.isin(best, leaf_index), best, 0)
+            sums += leaves.sum(dim=1).double().cpu().numpy()
+            every[slab].reshape(-1)[chosen] = table[leaves.argmax(dim=0)].cpu().numpy()
             for collection in (tissues, soft):
                 for name, volume in collection.items():
                     value = (
@@ -240,14 +250,15 @@ class _Result:
                     volume[slab].reshape(-1)[chosen] = value.numpy()
         voxel = float(abs(np.linalg.det(self.target.affine[:3, :3])))
         return Segmentation(
-            dseg=self._image(dseg),
+            dseg=self._image(np.where(np.isin(every, leaf_index), every, np.int16(0))),
+            leaves=self._image(every),
             mask=self._image(mask),
             tissues={k: self._image(v) for k, v in tissues.items()},
             probsegs={k: self._image(v) for k, v in soft.items()} if probabilities else {},
             regions={
                 r.name: self._image((soft[r.name] > 0.5).astype(np.uint8)) for r in asked if not r.is_leaf
             },
-            volumes=self._volumes(asked, mask.sum() * voxel),
+            volumes=self._volumes(asked, sums * voxel, mask.sum() * voxel),
             metadata={
                 "weights_sha256": entry.sha256,
                 "weights": entry.name,
@@ -258,10 +269,8 @@ class _Result:
     def _rows(self, numbers: Sequence[int]) -> list[int]:
         return [self.numbers.index(n) for n in numbers]
 
-    def _volumes(self, asked: tuple[Region, ...], mask_mm3: float) -> list[dict[str, Any]]:
-        """Volumes from probabilities on the network's grid, scaled by the prealignment's determinant."""
-        voxel = float(abs(np.linalg.det(self.grid.affine[:3, :3] @ self.template2scan[:3, :3])))
-        sums = (self.leaves * (self.brain > BRAIN_THRESHOLD)).flatten(1).sum(1).double().cpu().numpy() * voxel
+    def _volumes(self, asked: tuple[Region, ...], sums: np.ndarray, mask_mm3: float) -> list[dict[str, Any]]:
+        """Volumes (mm^3) from the probabilities inside the brain mask, on the scan's grid."""
         rows = []
         for region in asked:
             value = mask_mm3 if region.name == "brain" else sums[self._rows(region.numbers)].sum()

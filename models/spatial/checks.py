@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nb
@@ -95,6 +96,14 @@ def volume_shape(source: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     return (int(shape[0]), int(shape[1]), int(shape[2]))
 
 
+def _read_form(form: Callable[..., np.ndarray]) -> np.ndarray | None:
+    """Read an orientation form; None where it holds impossible numbers (a quaternion longer than 1)."""
+    try:
+        return form(coded=False)
+    except (ValueError, HeaderDataError):
+        return None
+
+
 def usable_affine(source: Path, img: nb.spatialimages.SpatialImage) -> np.ndarray:
     """Return a usable affine: the sform, or the qform where the sform is unusable.
 
@@ -106,14 +115,11 @@ def usable_affine(source: Path, img: nb.spatialimages.SpatialImage) -> np.ndarra
     candidates = [img.affine]
     if isinstance(img, nb.Nifti1Image):
         header = img.header
-        candidates = [
-            form(coded=False)
-            for form, code in (
-                (header.get_sform, header["sform_code"]),
-                (header.get_qform, header["qform_code"]),
-            )
-            if code > 0
-        ]
+        forms = (
+            (header.get_sform, header["sform_code"]),
+            (header.get_qform, header["qform_code"]),
+        )
+        candidates = [_read_form(form) for form, code in forms if code > 0]
         if not candidates:
             raise ScanError(
                 f"{source} has no orientation (sform_code and qform_code are 0): left and right are unknown. "

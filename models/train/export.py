@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hyperprep.exceptions import NoInputError
+from hyperprep.exceptions import NoInputError, UsageError
 from hyperprep.models.weights import resolver
 
 _CAPABILITY = {
@@ -100,6 +100,8 @@ def export(
     ------
     NoInputError
         When the run has no model yet.
+    UsageError
+        When the label maps that ``locate`` needs are not given.
     """
     from safetensors.torch import save_file
 
@@ -107,6 +109,10 @@ def export(
     source = next((run_dir / n for n in ("model.pt", "checkpoint.pt") if (run_dir / n).exists()), None)
     if source is None or not (run_dir / "config.toml").exists():
         raise NoInputError(f"{run_dir} holds no trained network (model.pt and config.toml). Train it first.")
+    if maps_file is None and tomllib.loads((run_dir / "config.toml").read_text())["network"] == "locate":
+        raise UsageError(
+            "The network 'locate' is exported with the mean centres of its label maps: add --maps MAPS."
+        )
     stored = torch.load(source, map_location="cpu", weights_only=True)
     config = tomllib.loads((run_dir / "config.toml").read_text())
     name = config["network"]

@@ -143,7 +143,7 @@ def find_weights(
             raise WeightsError(
                 f"The manifest in {folder} names {entry['file']} for '{name}', but the file is not there. "
                 f"Copy it there, or train and export it: python -m hyperprep.models.train run {name} "
-                f"--maps MAPS; python -m hyperprep.models.train export runs/{name}."
+                f"--maps MAPS; python -m hyperprep.models.train export runs/{name} --maps MAPS."
             )
         found = digest(file)
         if found != entry["sha256"]:

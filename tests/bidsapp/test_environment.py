@@ -35,6 +35,18 @@ def test_a_home_that_can_be_written_is_left_alone(settings: Settings, tmp_path: 
     assert not list(home.iterdir())
 
 
+def test_a_filled_template_cache_in_a_home_that_is_read_only_stays_in_use(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "home" / ".cache" / "templateflow"
+    cache.mkdir(parents=True)
+    (cache / "tpl-X").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path / "home")
+    found = prepared(settings, HOME=str(tmp_path / "home"))
+    assert found["HOME"] != str(tmp_path / "home")
+    assert templateflow_home(found) == cache
+
+
 @pytest.mark.parametrize("home", [{}, {"HOME": "/nowhere"}, {"HOME": "/dev/null"}], ids=str)
 def test_without_a_home_caches_go_to_the_working_folder(settings: Settings, home: dict[str, str]) -> None:
     found = prepared(settings, **home)

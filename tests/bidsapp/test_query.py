@@ -94,6 +94,7 @@ def test_a_filter_file_chooses(
         ("{}", "found nothing"),
         ('{"t1w": {"subject": "01"}}', "'subject' cannot be filtered on"),
         ('{"t1w": {"suffix": "T2w"}}', "only the suffix T1w"),
+        ('{"t1w": {"acquistion": "b"}}', "'acquistion' is no entity of BIDS .* near matches: acquisition"),
     ],
 )
 def test_a_wrong_filter_file_is_refused(text: str, message: str, tmp_path: Path) -> None:

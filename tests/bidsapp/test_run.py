@@ -107,7 +107,7 @@ def test_stop_on_first_crash_leaves_the_rest(
     assert sum("run was stopped" in " ".join(found) for found in errors.values()) == 2
 
 
-def _with_killer(settings: Settings, times: int) -> object:
+def _with_killer(settings: Settings, times: int, neighbour_seconds: float = 0) -> object:
     """One participant whose node kills its own process a number of times, and one that is well."""
     import nipype.interfaces.utility as niu
     from nipype.pipeline import engine as pe
@@ -115,9 +115,12 @@ def _with_killer(settings: Settings, times: int) -> object:
     from hyperprep.bidsapp.graph import send_crashes_to
     from hyperprep.bidsapp.logs import participant_log_dir
 
-    def kill(counter: str, times: int) -> int:
+    def kill(counter: str, times: int, seconds: float) -> int:
         import os
         import signal
+        import time
+
+        time.sleep(seconds)
 
         with open(counter, "a+") as stream:
             stream.write("x")
@@ -133,6 +136,7 @@ def _with_killer(settings: Settings, times: int) -> object:
         node = pe.Node(niu.Function(function=kill, output_names=["count"]), name="kill", mem_gb=0.3)
         node.inputs.counter = str(settings.work_dir / f"counter-{label}")
         node.inputs.times = deaths
+        node.inputs.seconds = 0 if deaths else neighbour_seconds
         one.add_nodes([node])
         workflow.add_nodes([one])
         send_crashes_to(one, participant_log_dir(settings, label))
@@ -149,6 +153,14 @@ def test_a_killed_worker_neither_hangs_the_run_nor_harms_others(
     assert bool(errors["01"]) is fails
     if fails:
         assert "memory ran out (the step expects 0.3 GB)" in errors["01"][0]
+
+
+def test_a_step_that_is_killed_twice_does_not_take_its_slow_neighbour_along(settings: Settings) -> None:
+    settings.work_dir.mkdir()
+    two = replace(settings, nprocs=2, omp_nthreads=1)
+    errors = execute(_with_killer(two, 9, neighbour_seconds=3.0), ("01", "02"), two)
+    assert errors["01"]
+    assert errors["02"] == ()
 
 
 DRIVER = """

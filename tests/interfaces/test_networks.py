@@ -136,9 +136,9 @@ def test_failed_alignment_names_the_scan(scan: str, workdir: Path, fake_module: 
 def _segmented(img: nb.Nifti1Image, **options: Any) -> SimpleNamespace:
     dseg = np.zeros(img.shape, np.int16)
     dseg[2:4], dseg[4:5] = 17, 41
-    image = nb.Nifti1Image(dseg, img.affine)
     return SimpleNamespace(
-        dseg=image,
+        dseg=nb.Nifti1Image(np.where(dseg == 17, dseg, 0), img.affine),  # the label asked for
+        leaves=nb.Nifti1Image(dseg, img.affine),
         mask=nb.Nifti1Image((dseg > 0).astype(np.uint8), img.affine),
         tissues={name: _image(img, 0.5, np.float32) for name in ("CSF", "WM", "GM")},
         probsegs={"Left-Hippocampus": _image(img, 0.25, np.float32)} if options["probabilities"] else {},
@@ -156,6 +156,8 @@ def test_segmentation(
         in_file=scan, template2scan_xfm=xfm, labels=["hippocampus", "41"], save_probsegs=True
     )
     outputs = interface.run().outputs
+    assert set(np.unique(nb.load(outputs.out_dseg).dataobj)) == {0, 17}
+    assert set(np.unique(nb.load(outputs.out_all_dseg).dataobj)) == {0, 17, 41}
     assert np.allclose(seen["template2scan"], SHIFT)
     assert seen["labels"] == ("hippocampus", "41")
     tissues = np.asanyarray(nb.load(outputs.out_tissue_dseg).dataobj)
@@ -170,6 +172,20 @@ def test_segmentation(
     assert pd.read_csv(outputs.out_tissue_legend, sep="\t")["abbreviation"].tolist() == ["GM", "WM", "CSF"]
     assert Path(outputs.out_probsegs).name == "label-Left-Hippocampus_probseg.nii.gz"
     assert nb.load(outputs.out_dseg).get_data_dtype() == np.int16
+
+
+def test_a_scan_in_an_unknown_position_is_located_first(
+    scan: str, workdir: Path, weights: dict[str, Any], fake_module: Callable[..., Any]
+) -> None:
+    seen = fake_module("segment", _segmented)
+    rough = _image(nb.load(scan), 1, np.uint8)
+    fake_module("locate", lambda img, **_: SimpleNamespace(mask=rough, template2scan=lambda: SHIFT))
+    ConditionalSegmentation(in_file=scan, labels=["hippocampus"]).run()
+    assert np.allclose(seen["template2scan"], SHIFT)
+    assert seen["mask"] is rough
+    ConditionalSegmentation(in_file=scan, labels=["hippocampus"], in_template_frame=True).run()
+    assert np.allclose(seen["template2scan"], np.eye(4))
+    assert seen["mask"] is None
 
 
 def test_a_label_nobody_knows_is_refused_before_anything_is_read(
@@ -193,9 +209,10 @@ def _registered(fixed: nb.Nifti1Image, moving: nb.Nifti1Image, **options: Any) -
         chain=lambda: [forward, fixed2moving],
         inverse_chain=lambda: [np.linalg.inv(fixed2moving), inverse],
         lam=0.25,
-        curve=[{"lam": 0.25, "dice_mean": 0.8, "similarity": 0.9, "folding_percent": 0.0, "chosen": True}],
+        curve=[{"lam": 0.25, "dice_all": 0.8, "similarity": 0.9, "folding_percent": 0.0, "chosen": True}],
         metrics={"folding_percent": 0.0, "similarity": 0.9},
         moved=fixed,
+        sweep=None,
     )
 
 

@@ -22,10 +22,12 @@ from hyperprep.interfaces.reportlets import (
     JacobianMap,
     LabelContours,
     LambdaCurve,
+    LambdaSlider,
     Summary,
     WarpedGrid,
 )
 from hyperprep.interfaces.reportlets.alignment import draw_layers
+from hyperprep.interfaces.reportlets.curve import Curve
 from hyperprep.interfaces.reportlets.grid import draw_grid, without_affine
 from hyperprep.interfaces.reportlets.jacobian import draw_jacobian
 from hyperprep.interfaces.reportlets.mosaic import WIDTH, Mosaic
@@ -33,6 +35,8 @@ from hyperprep.interfaces.reportlets.quality import warnings_of
 from hyperprep.interfaces.reportlets.segmentation import draw_contours
 from hyperprep.interfaces.reportlets.slices import Box, bounding_box, plane_points
 from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.measures import jacobian_determinant
+from hyperprep.models.spatial.sweep import LambdaSweep
 from hyperprep.models.spatial.transforms import DisplacementField, to_itk, write_transform
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -326,6 +330,74 @@ def test_a_curve_without_overlap_shows_the_similarity(tmp_path, curve_table):
 
 def test_a_curve_of_one_given_lambda_is_drawn(tmp_path, curve_table):
     assert "λ* = 0.40" in _draw_curve(curve_table[curve_table["chosen"]], tmp_path)
+
+
+def test_the_curve_shows_the_mean_that_lambda_was_chosen_by(tmp_path, curve_table):
+    means = np.linspace(0.1, 0.2, len(curve_table)).tolist()
+    curve = Curve(curve_table.assign(dice_all=means), 0.4)
+    assert curve.mean_overlap().tolist() == means
+    assert "all" not in curve.overlaps()
+
+
+@pytest.fixture
+def slider_inputs(tmp_path, brain, mask, dseg, wave) -> dict[str, str]:
+    grid = Grid(SHAPE, AFFINE)
+    lams = np.array([0.0, 0.5, 1.0])
+    stretched = wave.data + 0.2 * _points()  # changes volumes too
+    data = np.stack([stretched * (1 - lam) for lam in lams])
+    sweep = LambdaSweep(lams, data, grid, np.eye(4), np.eye(4))
+    rows = pd.DataFrame({"lam": lams, "dice_all": [0.7, 0.9, 0.8], "chosen": [0, 1, 0]})
+    rows.to_csv(tmp_path / "curve.tsv", sep="\t", index=False)
+    return {
+        "in_file": str(sweep.save(tmp_path / "sweep.npz")),
+        "lambda_curve": str(tmp_path / "curve.tsv"),
+        "reference_image": _save(brain, tmp_path / "brain.nii.gz"),
+        "reference_mask": _save(mask, tmp_path / "mask.nii.gz"),
+        "reference_dseg": _save(dseg, tmp_path / "dseg.nii.gz"),
+        "moving_image": _save(brain, tmp_path / "brain.nii.gz"),
+        "moving_dseg": _save(dseg, tmp_path / "dseg.nii.gz"),
+        "out_file": str(tmp_path / "slider.svg"),
+    }
+
+
+def test_the_slider_has_one_step_per_lambda_and_shows_the_chosen_one(tmp_path, slider_inputs):
+    path = Path(LambdaSlider(**slider_inputs).run().outputs.out_file)
+    steps = [e for e in ElementTree.fromstring(path.read_text()).iter() if "data-lam" in e.attrib]
+    assert [step.get("data-lam") for step in steps] == ["0", "0.5", "1"]
+    assert [step.get("class") for step in steps] == ["step", "step on", "step"]
+    assert steps[1].get("data-label") == "λ = 0.50 · Dice 0.900"
+    pictures = [[e.get("href") for e in step.iter(f"{SVG}image")] for step in steps]
+    assert [len(found) for found in pictures] == [6, 6, 6]
+    changing = [found[:4] + found[5:] for found in pictures]  # the fifth is within the uniform half
+    assert len({picture for found in changing for picture in found}) == 15, (
+        "every picture changes with lambda"
+    )
+    outlines = [[e.get("d") for e in step.iter() if e.get("class") == "line outline"] for step in steps]
+    assert outlines[0]
+    assert outlines[0] != outlines[2]
+
+
+def test_without_deformation_the_slider_shows_the_image_itself(tmp_path, slider_inputs, brain):
+    svg = Path(LambdaSlider(**slider_inputs).run().outputs.out_file).read_text()
+    axial = _rasters(svg)[-6]  # first picture of the last step, where lambda is 1 and nothing moves
+    middle = axial.shape[1] // 2
+    left, right = axial[:, :middle][axial[:, :middle] > 20], axial[:, middle:][axial[:, middle:] > 20]
+    assert np.median(left) > 2 * np.median(right), "the bright half lies on the left, and is shown there"
+
+
+def test_a_sweep_comes_back_as_it_was_saved(tmp_path, wave):
+    there = np.diag([1.0, 2, 1, 1])
+    grid = Grid(SHAPE, AFFINE)
+    LambdaSweep(np.array([0.0, 1]), np.stack([wave.data, 0 * wave.data]), grid, np.eye(4), there).save(
+        tmp_path / "a.npz"
+    )
+    sweep = LambdaSweep.load(tmp_path / "a.npz")
+    points = np.array([[[1.0, -12, 7], [20, 3, 15]]])
+    expected = wave.map_points(points[0]) * (1, 2, 1)
+    assert np.allclose(sweep.to_moving(points, 0)[0], expected, atol=0.02)
+    assert np.allclose(sweep.deform(points, 1), points)
+    assert np.allclose(jacobian_determinant(sweep.field(1)), 1)
+    assert sweep.nearest(0.7) == 1
 
 
 def test_a_table_that_is_no_curve_is_refused_in_words(tmp_path):

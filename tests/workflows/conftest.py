@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.sweep import LambdaSweep
 from hyperprep.models.spatial.transforms import DisplacementField, resample
 from hyperprep.workflows.settings import AnatSettings, Scan
 
@@ -127,6 +128,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return SimpleNamespace(
             dseg=image(dseg),
+            leaves=image(dseg),
             mask=options["mask"] if options["trust_mask"] else image((dseg > 0).astype("u1")),
             tissues={
                 "GM": image((dseg == 17).astype("f4")),
@@ -152,7 +154,7 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> None:
             curve=[
                 {
                     "lam": lam,
-                    "dice_mean": 0.7,
+                    "dice_all": 0.7,
                     "similarity": 0.8,
                     "sd_log_jacobian": 0.1,
                     "folding_percent": 0.0,
@@ -162,6 +164,9 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> None:
             ],
             metrics={"similarity": 0.8, "sd_log_jacobian": 0.1, "folding_percent": 0.0},
             moved=resample(moving, grid, [fixed2moving]),
+            sweep=LambdaSweep(np.array([0.0, 1]), np.stack([field, field]), grid, np.eye(4), fixed2moving)
+            if options["sweep_steps"]
+            else None,
         )
 
     for function in (locate, prealign, segment, register):

@@ -10,10 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.sweep import LambdaSweep
 from hyperprep.models.spatial.transforms import write_transform
 from hyperprep.workflows.reportlets import INPUTS, init_anat_reportlets_wf
 
-KINDS = ("alignment", "curve", "grid", "jacobian", "segmentation", "summary")
+KINDS = ("alignment", "curve", "grid", "jacobian", "segmentation", "slider", "summary")
 
 
 def test_every_figure_has_a_sink_and_every_input_a_use(tmp_path):
@@ -49,6 +51,10 @@ def small_scan(tmp_path: Path) -> dict[str, str]:
         paths[name] = str(tmp_path / f"{name}.nii.gz")
         nib.save(nib.Nifti1Image(data, affine), paths[name])
     paths["xfm"] = str(write_transform([np.eye(4)], tmp_path / "xfm.h5"))
+    sweep = LambdaSweep(
+        np.array([0.2, 0.4]), np.zeros((2, *shape, 3)), Grid(shape, affine), np.eye(4), np.eye(4)
+    )
+    paths["sweep"] = str(sweep.save(tmp_path / "sweep.npz"))
     curve = {"lam": [0.2, 0.4], "dice_Left-Thalamus": [0.7, 0.8], "sd_log_jacobian": [0.5, 0.3]}
     pd.DataFrame({**curve, "folding_percent": [0.1, 0.0], "chosen": [False, True]}).to_csv(
         tmp_path / "curve.tsv", sep="\t", index=False
@@ -71,7 +77,8 @@ def test_a_run_writes_all_figures_under_the_scans_name(tmp_path, small_scan):
         "template": scan, "template_mask": mask, "template_dseg": dseg,
         "t1w_affine": scan, "t1w_std": scan, "dseg_std": dseg,
         "jacobian": small_scan["jacobian"], "forward_xfm": small_scan["xfm"],
-        "lambda_curve": str(tmp_path / "curve.tsv"), "metrics": str(tmp_path / "metrics.json"),
+        "lambda_curve": str(tmp_path / "curve.tsv"), "lambda_sweep": small_scan["sweep"],
+        "metrics": str(tmp_path / "metrics.json"),
         "volumes": str(tmp_path / "volumes.tsv"), "warnings": ["Two T1w images were found"],
     }  # fmt: skip
     for name, value in given.items():

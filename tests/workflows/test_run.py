@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,9 +115,7 @@ def _check_standard(stem: Path) -> None:
 
 
 def _check_validator(root: Path) -> None:
-    program = shutil.which("bids-validator-deno")
-    if program is None:
-        pytest.skip("bids-validator-deno is not installed")
+    program = str(Path(sys.executable).with_name("bids-validator-deno"))
     (root / "dataset_description.json").write_text(json.dumps(DESCRIPTION))
     (root / ".bidsignore").write_text("\n".join(BIDSIGNORE) + "\n")
     command = [program, "--format", "json", str(root)]

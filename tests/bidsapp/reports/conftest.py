@@ -16,7 +16,10 @@ import pytest
 from hyperprep.interfaces.reportlets.alignment import draw_layers
 from hyperprep.interfaces.reportlets.curve import Curve, draw_curve
 from hyperprep.interfaces.reportlets.segmentation import draw_contours
+from hyperprep.interfaces.reportlets.slider import Pair, draw_slider
 from hyperprep.interfaces.reportlets.summary import summary_fragment
+from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.sweep import LambdaSweep
 
 GOOD = {"dice_mean": 0.75, "lambda": 0.3, "folding_percent": 0.001, "seconds": 60.0}
 _SETTINGS = {
@@ -48,7 +51,22 @@ def figures() -> dict[str, str]:
     still = draw_contours(scan, mask=mask, dseg=nib.Nifti1Image(ball.astype(np.int16) * 3, affine))
     layers = [("Template", scan), ("Scan after affine", scan), ("Scan after deformation", scan)]
     flicker = draw_layers(layers, mask=mask)
-    return {"alignment": flicker, "segmentation": still, "grid": still, "jacobian": still, "curve": curve}
+    grid = Grid((24, 28, 24), affine)
+    shifts = np.stack([np.full((24, 28, 24, 3), 10.0 * step) for step in (2, 1, 0)])
+    sweep = LambdaSweep(np.array([0.0, 0.4, 1.0]), shifts, grid, np.eye(4), np.eye(4))
+    rows = pd.DataFrame(
+        {"lam": [0.0, 0.4, 1.0], "dice_all": [0.6, 0.8, 0.7], "sd_log_jacobian": [0.4, 0.2, 0]}
+    )
+    labels = nib.Nifti1Image(ball.astype(np.int16) * 10, affine)
+    slider = draw_slider(sweep, Curve(rows, 0.4), Pair(scan, scan, mask, labels, labels))
+    return {
+        "alignment": flicker,
+        "segmentation": still,
+        "grid": still,
+        "jacobian": still,
+        "curve": curve,
+        "slider": slider,
+    }
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def test_headings_figures_and_navigation(visit, report):
     widths = page.evaluate(
         "Array.from(document.querySelectorAll('.hp-figure svg, .hp-figure img'), e => e.clientWidth)"
     )
-    assert len(widths) == 10
+    assert len(widths) == 12
     assert min(widths) > 1000
     loaded = page.evaluate("Array.from(document.querySelectorAll('img'), e => e.naturalWidth)")
     assert min(loaded) > 0
@@ -60,6 +60,36 @@ def test_images_flicker_on_hover_and_by_buttons(visit, report):
     outlines = tools.get_by_role("button", name="Outlines")
     outlines.click()
     assert not figure.locator(".guides").is_visible()
+
+
+def test_the_slider_moves_everything_by_mouse_and_by_keyboard(visit, report):
+    page = visit(report)
+    figure = page.locator(".hp-slider").first
+    slider = page.locator("input[type=range]").first
+    shown = page.locator(".hp-tools output").first
+    visible = "e => Array.from(e.querySelectorAll('.step'), s => getComputedStyle(s).display !== 'none')"
+    assert figure.evaluate(visible) == [False, True, False]
+    assert shown.inner_text() == "λ = 0.40 (taken)"
+    before = figure.screenshot()
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    assert figure.evaluate(visible) == [True, False, False]
+    assert shown.inner_text() == "λ = 0.00"
+    assert slider.get_attribute("aria-valuetext").startswith("λ = 0.00 · Dice 0.600")
+    moved = figure.screenshot()
+    assert moved != before, "the picture did not change"
+    page.keyboard.press("End")
+    assert figure.evaluate(visible) == [False, False, True]
+    assert figure.screenshot() not in (before, moved)
+    page.get_by_role("button", name="λ taken").first.click()
+    assert figure.evaluate(visible) == [False, True, False]
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + 2, box["y"] + box["height"] / 2)
+    assert figure.evaluate(visible) == [True, False, False]
+    grid = page.locator(".hp-tools", has=page.locator("input")).first.get_by_role("button", name="Grid")
+    assert figure.locator(".step.on .grid").first.is_visible()
+    grid.click()
+    assert not figure.locator(".step.on .grid").first.is_visible()
 
 
 def test_a_figure_fills_the_window_until_escape_and_can_be_saved(visit, report):

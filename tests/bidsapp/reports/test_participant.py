@@ -43,7 +43,7 @@ def test_the_page_needs_nothing_but_itself_and_is_small(derivatives, write):
     assert "jsdelivr" not in page
     assert "jquery" not in page
     assert len(page.encode()) < 8_000_000
-    assert page.count("<svg") == 8  # alignment, segmentation, grid, Jacobian of two sessions, inline
+    assert page.count("<svg") == 10  # alignment, segmentation, grid, Jacobian, slider of two sessions
     assert page.count('src="data:image/svg+xml,') == 2  # the curves
     assert "Get figure file" not in page
 
@@ -106,7 +106,9 @@ def test_a_participant_that_failed_has_a_page_that_says_what_and_what_to_do(tmp_
     assert "sub-02 did not finish. One thing failed:" in page
     assert "the scan is constant &amp; &lt;empty&gt;" in page
     assert "What to do:" in page
-    assert "Not in this report: summary, alignment, segmentation, warped grid, Jacobian map, λ curve." in page
+    assert (
+        "Not in this report: summary, alignment, segmentation, warped grid, Jacobian map, λ curve, " in page
+    )
     assert "<summary>wf.conform</summary>" in page
     assert "ScanError: &lt;empty&gt;" in page
     assert "Two T1w were found; run-1 is used" in page
@@ -123,10 +125,10 @@ def test_crash_files_count_where_no_reason_is_given(tmp_path, write):
 
 def test_failure_with_figures_shows_both(derivatives, write):
     out = derivatives()
-    for name in ("grid", "jacobian", "curve"):
+    for name in ("grid", "jacobian", "curve", "slider"):
         (out / "sub-01" / "figures" / f"sub-01_desc-{name}_T1w.svg").unlink()
     page = write(out, errors=("step register failed: no memory",))
-    assert "Not in this report: warped grid, Jacobian map, λ curve." in page
+    assert "Not in this report: warped grid, Jacobian map, λ curve, registration at every λ." in page
     assert re.findall(r'<h2 id="(\w+)-heading">', page) == ["Summary", "Alignment", "Segmentation", "About"]
 
 
@@ -174,3 +176,21 @@ def test_a_figure_that_fetches_something_is_refused_and_the_old_page_kept(deriva
 )
 def test_assets_are_found_wherever_they_hide(html, found):
     assert len(assets(html)) == found
+
+
+def test_a_report_written_again_still_says_what_failed(derivatives, write):
+    out = derivatives(sessions=("1", "2"))
+    log = out / "sub-01" / "log" / "20200101-000000_earlier"
+    log.mkdir(parents=True)
+    (log / "inputs.json").write_text('{"problems": ["ses-3: the scan is empty"]}')
+    (log / "crash-1.txt").write_text("Node: wf.register\n\nTraceback\n")
+    page = write(out)
+    assert "sub-01 did not finish. 2 things failed:" in page
+    assert "ses-3: the scan is empty" in page
+    assert "wf.register crashed" in page
+
+
+def test_a_figure_that_one_session_lacks_is_missed(derivatives, write):
+    out = derivatives(sessions=("1", "2"))
+    (out / "sub-01" / "figures" / "sub-01_ses-2_desc-grid_T1w.svg").unlink()
+    assert "warped grid" in write(out).split('id="Alignment"')[0]

@@ -169,6 +169,21 @@ def test_singular_sform_falls_back_to_qform(tmp_path, caplog):
     assert "qform is used" in caplog.text
 
 
+def test_impossible_quaternions_never_end_in_a_traceback(tmp_path):
+    img = nb.Nifti1Image(np.random.default_rng(0).random((7, 8, 9), np.float32), np.diag([2.0, 2, 2, 1]))
+    img.set_sform(np.diag([2.0, 2, 2, 1]), 1)
+    img.set_qform(np.eye(4), 1)
+    for field in ("quatern_b", "quatern_c", "quatern_d"):
+        img.header[field] = 0.9
+    path = tmp_path / "scan.nii"
+    nb.save(img, path)
+    assert np.allclose(read_scan(path).affine, np.diag([2.0, 2, 2, 1]))
+    img.header["sform_code"] = 0
+    (tmp_path / "worse.nii").write_bytes(bytes(img.header.binaryblock) + b"\0" * 4 + img.dataobj.tobytes())
+    with pytest.raises(ScanError, match=r"worse\.nii"):
+        read_scan(tmp_path / "worse.nii")
+
+
 @pytest.mark.parametrize("name", GRIDS)
 def test_mask_on_another_grid_is_moved_in_world_space(tmp_path, name):
     scan = smooth_volume(GRIDS[name])
