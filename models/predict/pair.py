@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hyperprep.exceptions import ScanError
 from hyperprep.models.losses.similarity import local_ncc
 from hyperprep.models.nn.warp import integrate, warp
-from hyperprep.models.predict.sampling import sample_averaged
+from hyperprep.models.predict.sampling import block_means, halved
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import robust_rescale
 from hyperprep.models.spatial.labels import resolve_labels, to_leaves
@@ -59,6 +59,8 @@ class BrainPair:
     ----------
     fixed, moving
         (1, 1, *spatial) in [0, 1], zero outside the brain.
+    fixed_fine, moving_fine
+        The same at twice the resolution, for the refinement.
     fixed_labels, moving_labels
         (1, L, *coarse) share of each label in each voxel of the half grid.
     numbers
@@ -69,26 +71,31 @@ class BrainPair:
 
     fixed: torch.Tensor
     moving: torch.Tensor
+    fixed_fine: torch.Tensor
+    moving_fine: torch.Tensor
     fixed_labels: torch.Tensor | None
     moving_labels: torch.Tensor | None
     numbers: tuple[int, ...]
     groups: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: REGION_GROUPS)
 
     def measure(self, velocity: torch.Tensor) -> dict[str, float]:
-        """Give overlap, similarity and regularity of a velocity."""
+        """Give overlap, similarity and regularity of a velocity (1, 3, *coarse), coarse voxels."""
         displacement = integrate(velocity, steps=6)
         fine = 2 * F.interpolate(displacement, size=self.fixed.shape[2:], mode="trilinear")
+        inside = F.avg_pool3d((self.fixed > 0).float(), 2) > 0.5
+        return self._fit(displacement, fine) | _regularity(displacement, inside)
+
+    def measure_displacement(self, displacement: torch.Tensor) -> dict[str, float]:
+        """Give overlap, similarity and regularity of a displacement (1, 3, *spatial), the images' voxels."""
+        fit = self._fit(F.avg_pool3d(displacement, 2) / 2, displacement)
+        return fit | _regularity(displacement, self.fixed > 0)
+
+    def _fit(self, coarse: torch.Tensor, fine: torch.Tensor) -> dict[str, float]:
         row: dict[str, float] = {}
         if self.fixed_labels is not None and self.moving_labels is not None:
-            row |= self._group_dice(warp(self.moving_labels, displacement))
-        inside = self.fixed > 0
-        row["similarity"] = float(
-            local_ncc(self.fixed, warp(self.moving, fine), window=9, mask=inside.float())
-        )
-        determinant = _determinant(displacement)
-        coarse = F.avg_pool3d(inside.float(), 2)[0, 0].cpu().numpy() > 0.5
-        row["sd_log_jacobian"] = sd_log_jacobian(determinant, coarse)
-        row["folding_percent"] = folding_percent(determinant, coarse)
+            row |= self._group_dice(warp(self.moving_labels, coarse))
+        inside = (self.fixed > 0).float()
+        row["similarity"] = float(local_ncc(self.fixed, warp(self.moving, fine), window=9, mask=inside))
         return row
 
     def _group_dice(self, moved: torch.Tensor) -> dict[str, float]:
@@ -106,10 +113,21 @@ class BrainPair:
         return row
 
 
-def _determinant(displacement: torch.Tensor) -> np.ndarray:
-    """Jacobian determinant of a displacement in voxels; the voxels' size does not change it."""
-    data = displacement[0].movedim(0, -1).cpu().numpy()
-    return jacobian_determinant(DisplacementField(Grid(data.shape[:3], np.eye(4)), data.astype(np.float32)))
+def _regularity(displacement: torch.Tensor, inside: torch.Tensor) -> dict[str, float]:
+    """Measure the Jacobian determinant of a displacement in voxels; the voxels' size does not change it."""
+    data = displacement[0].movedim(0, -1).cpu().numpy().astype(np.float32)
+    determinant = jacobian_determinant(DisplacementField(Grid(data.shape[:3], np.eye(4)), data))
+    where = inside[0, 0].cpu().numpy()
+    return {
+        "sd_log_jacobian": sd_log_jacobian(determinant, where),
+        "folding_percent": folding_percent(determinant, where),
+    }
+
+
+def _inside(values: np.ndarray, mask: Any, grid: Grid, point_map: np.ndarray) -> np.ndarray:
+    if mask is None:
+        return values > 0
+    return np.asanyarray(resample(mask, grid, [point_map], interpolation="nearest").dataobj) > 0
 
 
 def make_pair(
@@ -138,20 +156,21 @@ def make_pair(
         When nothing of a brain lies on the grid.
     """
     images: list[torch.Tensor] = []
+    finer: list[torch.Tensor] = []
+    fine_grid = halved(grid)
     labels: list[np.ndarray | None] = []
     for name, (image, mask, dseg, point_map) in (("fixed", fixed), ("moving", moving)):
-        values = sample_averaged(image, grid, point_map)
-        inside = (
-            values > 0
-            if mask is None
-            else resample(mask, grid, [point_map], interpolation="nearest").get_fdata() > 0
-        )
+        fine = resample(image, fine_grid, [point_map]).get_fdata(dtype=np.float32)
+        values = block_means(fine)
+        inside = _inside(values, mask, grid, point_map)
         if inside.sum() < 1000:
             raise ScanError(
                 f"Almost nothing of the {name} brain lies where the template's brain is: the affine "
                 "prealignment is wrong."
             )
-        images.append(torch.from_numpy(robust_rescale(values, inside) * inside)[None, None].float().to(where))
+        fine_inside = _inside(fine, mask, fine_grid, point_map)
+        for found, data, kept in ((images, values, inside), (finer, fine, fine_inside)):
+            found.append(torch.from_numpy(robust_rescale(data, kept) * kept)[None, None].float().to(where))
         labels.append(
             None
             if dseg is None
@@ -166,4 +185,4 @@ def make_pair(
         for place, one in enumerate(labels):
             hot = torch.stack([torch.from_numpy(one == n) for n in numbers])[None].float().to(where)
             shares[place] = F.avg_pool3d(hot, 2)
-    return BrainPair(images[0], images[1], shares[0], shares[1], numbers, groups)
+    return BrainPair(*images, *finer, shares[0], shares[1], numbers, groups)

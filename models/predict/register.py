@@ -19,8 +19,8 @@ from hyperprep.models.nets.hypermorph import HyperMorph
 from hyperprep.models.nn.warp import integrate
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import BrainPair, make_pair, region_groups
-from hyperprep.models.predict.refine import RefineSettings
-from hyperprep.models.predict.refine import refine as refine_velocity
+from hyperprep.models.predict.refine import invert_displacement
+from hyperprep.models.predict.refine import refine as refine_displacement
 from hyperprep.models.predict.sampling import lattice_grid
 from hyperprep.models.predict.trials import Trials
 from hyperprep.models.spatial.grids import Grid
@@ -174,11 +174,10 @@ def register(
         counted = trials.evaluations
         clock["network"] = time.perf_counter()
         weight = max(chosen, MIN_REFINE_LAMBDA) if lam == "auto" else chosen
+        displacement = None
         if refine == "ncc":
-            with torch.enable_grad():
-                velocity = refine_velocity(
-                    velocity, pair.fixed, pair.moving, lam=weight, settings=RefineSettings()
-                )
+            start = integrate(velocity, steps=6)
+            displacement = refine_displacement(start, pair.fixed_fine, pair.moving_fine, lam=weight)
         clock["refined"] = time.perf_counter()
         figures = {
             "lambda": chosen,
@@ -186,13 +185,16 @@ def register(
             "lambda_regions": ", ".join(regions) if regions and lam == "auto" else "all",
             "refinement": refine,
             "refine_lambda": weight,
-            **_measures(pair, velocity, alone),
+            **_measures(pair, displacement, alone),
             **_durations(clock),
             "weights_sha256": entry.sha256,
         }
         sweep = _sweep(trials, chosen, sweep_steps, grid, frame2fixed, fixed2moving @ frame2fixed)
         curve = trials.curve(chosen)
-        forward, inverse = (_as_field(integrate(v, steps=7), pair, grid) for v in (velocity, -velocity))
+        if displacement is None:
+            forward, inverse = (_upsampled(integrate(v, steps=7), grid) for v in (velocity, -velocity))
+        else:
+            forward, inverse = (_as_field(u, grid) for u in (displacement, invert_displacement(displacement)))
     fixed2moving = np.asarray(fixed2moving, float)
     result = Registration(
         forward, inverse, fixed2moving, frame2fixed, chosen, curve, figures, moved=fixed, sweep=sweep
@@ -200,13 +202,14 @@ def register(
     return replace(result, moved=resample(moving, Grid.of(fixed), result.chain()))
 
 
-def _measures(pair: BrainPair, velocity: torch.Tensor, alone: dict[str, Any]) -> dict[str, float]:
+def _measures(pair: BrainPair, displacement: torch.Tensor | None, alone: dict[str, Any]) -> dict[str, float]:
     """Give overlap, similarity and regularity: before, of the network alone, and of the result."""
-    before = pair.measure(torch.zeros_like(velocity))
+    before = pair.measure_displacement(pair.fixed.new_zeros(1, 3, *pair.fixed.shape[2:]))
+    network = {k: v for k, v in alone.items() if k != "lam"}
     return {
         **{f"{k}_affine": v for k, v in before.items() if k.startswith("dice") or k == "similarity"},
-        **{f"{k}_network": v for k, v in alone.items() if k != "lam"},
-        **pair.measure(velocity),
+        **{f"{k}_network": v for k, v in network.items()},
+        **(network if displacement is None else pair.measure_displacement(displacement)),
     }
 
 
@@ -241,7 +244,13 @@ def _sweep(
     return LambdaSweep(np.array(lams), displacement, coarse, frame2fixed, frame2moving)
 
 
-def _as_field(displacement: torch.Tensor, pair: BrainPair, grid: Grid) -> DisplacementField:
+def _upsampled(displacement: torch.Tensor, grid: Grid) -> DisplacementField:
     """Bring a displacement in coarse voxels to mm on the network's full grid."""
-    fine = 2 * F.interpolate(displacement, size=pair.fixed.shape[2:], mode="trilinear")[0]
-    return DisplacementField(grid, (fine.movedim(0, -1).cpu().numpy() * grid.spacing).astype(np.float32))
+    return _as_field(2 * F.interpolate(displacement, size=grid.shape, mode="trilinear"), grid)
+
+
+def _as_field(displacement: torch.Tensor, grid: Grid) -> DisplacementField:
+    """Turn a displacement in voxels of the grid into mm."""
+    return DisplacementField(
+        grid, (displacement[0].movedim(0, -1).cpu().numpy() * grid.spacing).astype(np.float32)
+    )

@@ -55,13 +55,34 @@ def sample_averaged(img: nb.Nifti1Image, grid: Grid, point_map: np.ndarray, *, f
     >>> float(sample_averaged(img, inner, np.eye(4))[1, 1, 1])
     5.0
     """
+    fine = resample(img, halved(grid, factor=factor), [point_map]).get_fdata(dtype=np.float32)
+    return block_means(fine, factor=factor)
+
+
+def halved(grid: Grid, *, factor: int = 2) -> Grid:
+    """Make the grid over the same field of view whose voxels are ``factor`` times smaller.
+
+    Examples
+    --------
+    >>> halved(Grid((2, 3, 4), np.diag([2.0, 2.0, 2.0, 1.0]))).affine[:3, 3].tolist()
+    [-0.5, -0.5, -0.5]
+    """
     fine = np.array(grid.affine, float)
     fine[:3, :3] /= factor
     fine[:3, 3] -= fine[:3, :3] @ np.full(3, (factor - 1) / 2)
     x, y, z = grid.shape
-    data = resample(img, Grid((x * factor, y * factor, z * factor), fine), [point_map]).get_fdata(
-        dtype=np.float32
-    )
+    return Grid((x * factor, y * factor, z * factor), fine)
+
+
+def block_means(data: np.ndarray, *, factor: int = 2) -> np.ndarray:
+    """Average blocks of ``factor`` ** 3 voxels; sides must be divisible by it.
+
+    Examples
+    --------
+    >>> block_means(np.arange(8.0).reshape(2, 2, 2)).tolist()
+    [[[3.5]]]
+    """
+    x, y, z = (n // factor for n in data.shape)
     return data.reshape(x, factor, y, factor, z, factor).mean(axis=(1, 3, 5), dtype=np.float32)
 
 

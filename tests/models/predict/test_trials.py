@@ -37,7 +37,9 @@ class _Pair(BrainPair):
 @pytest.fixture
 def pair() -> _Pair:
     image = torch.ones(1, 1, 4, 4, 4)
-    return _Pair(image, image, None, None, (3, 17, 42, 53), region_groups(["hippocampus", "cortex"]))
+    return _Pair(
+        image, image, image, image, None, None, (3, 17, 42, 53), region_groups(["hippocampus", "cortex"])
+    )
 
 
 @pytest.mark.parametrize(("regions", "best"), [((), 0.5), (["hippocampus"], 0.2), (["cortex"], 0.8)])
