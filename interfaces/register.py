@@ -16,7 +16,7 @@ from hyperprep.interfaces.base import (
 )
 
 
-class _HyperMorphInputSpec(_ModelInputSpec):
+class _PairInputSpec(_ModelInputSpec):
     fixed_image = File(exists=True, mandatory=True, desc="image that stays")
     moving_image = File(exists=True, mandatory=True, desc="image that is brought to it")
     fixed2moving_xfm = File(
@@ -32,6 +32,18 @@ class _HyperMorphInputSpec(_ModelInputSpec):
     moving_mask = File(exists=True, desc="brain mask of the moving image")
     fixed_dseg = File(exists=True, desc="segmentation of the fixed image; steers the search of lambda")
     moving_dseg = File(exists=True, desc="segmentation of the moving image, same label numbers")
+    lambda_regions = traits.List(
+        traits.Str,
+        desc="regions whose overlap the search of lambda maximises: names, FreeSurfer numbers or "
+        "super-regions; by default all labels",
+    )
+    sweep_steps = traits.Range(
+        low=0, high=101, value=0, usedefault=True,
+        desc="how many evenly spaced lambdas are also registered, for the report's slider; 0 for none",
+    )  # fmt: skip
+
+
+class _HyperMorphInputSpec(_PairInputSpec):
     lam = traits.Either(
         traits.Enum("auto"),
         traits.Range(low=0.0, high=1.0),
@@ -39,16 +51,7 @@ class _HyperMorphInputSpec(_ModelInputSpec):
         usedefault=True,
         desc="regularisation weight in [0, 1], or auto: searched for this pair of images",
     )
-    lambda_regions = traits.List(
-        traits.Str,
-        desc="regions whose overlap the search of lambda maximises: names, FreeSurfer numbers or "
-        "super-regions; by default all labels",
-    )
     refine = traits.Enum("ncc", "none", usedefault=True, desc="optimise the network's result on this pair")
-    sweep_steps = traits.Range(
-        low=0, high=101, value=0, usedefault=True,
-        desc="how many evenly spaced lambdas are also registered, for the report's slider; 0 for none",
-    )  # fmt: skip
 
 
 class _HyperMorphOutputSpec(_MetricsOutputSpec):
@@ -90,7 +93,7 @@ class HyperMorph(ModelInterface):
             moving,
             fixed2moving=read_affine(defined(self.inputs.fixed2moving_xfm)),
             frame2fixed=read_affine(defined(self.inputs.frame2fixed_xfm)),
-            **self._companions(fixed, moving),
+            **companions(self.inputs, fixed, moving),
             lam=self.inputs.lam,
             regions=tuple(defined(self.inputs.lambda_regions) or ()),
             refine=self.inputs.refine,
@@ -99,19 +102,6 @@ class HyperMorph(ModelInterface):
         )
         self._save(made, fixed, folder)
         return {**made.metrics, "weights_sha256": digest, "lambda": made.lam, "refine": self.inputs.refine}
-
-    def _companions(self, fixed: Any, moving: Any) -> dict[str, Any]:
-        """Masks and segmentations that were given, on their images' grids."""
-        from hyperprep.models.spatial.images import read_dseg, read_mask
-
-        readers = {"mask": read_mask, "dseg": read_dseg}
-        images = {"fixed": fixed, "moving": moving}
-        given: dict[str, Any] = {}
-        for side, img in images.items():
-            for kind, read in readers.items():
-                path = defined(getattr(self.inputs, f"{side}_{kind}"))
-                given[f"{side}_{kind}"] = read(path, like=img) if path else None
-        return given
 
     def _save(self, made: Any, fixed: Any, folder: Path) -> None:
         import nibabel as nb
@@ -130,3 +120,84 @@ class HyperMorph(ModelInterface):
         )
         if made.sweep is not None:
             self._results["lambda_sweep"] = str(made.sweep.save(folder / "lambda_sweep.npz"))
+
+
+class _TuneLambdaOutputSpec(_MetricsOutputSpec):
+    lam = traits.Float(desc="regularisation weight that suits this pair best")
+    lambda_curve = File(exists=True, desc="TSV: lambda, Dice per region, similarity, regularity, chosen")
+    lambda_sweep = File(exists=True, desc="registrations by lambda (NPZ), where they were asked for")
+
+
+class TuneLambda(ModelInterface):
+    """Find the regularisation weight for a pair of images; nothing is registered for keeps.
+
+    The network is frozen, lambda the only variable: by the overlap of segmentations where both are given,
+    else by the similarity of the images with the deformation's regularity bounded.
+
+    Examples
+    --------
+    >>> from hyperprep.interfaces.register import TuneLambda
+    >>> tune = TuneLambda(fixed_image="tpl.nii.gz", moving_image="T1w.nii.gz")  # doctest: +SKIP
+    >>> tune.run().outputs.lam  # doctest: +SKIP
+    0.52
+    """
+
+    input_spec = _PairInputSpec
+    output_spec = _TuneLambdaOutputSpec
+    _weights_name = "hypermorph"
+
+    def _compute(self, folder: Path) -> dict[str, Any]:
+        from hyperprep.models.predict.register import register
+        from hyperprep.models.spatial.images import read_scan
+
+        digest = self._weights_digest()
+        fixed, moving = read_scan(self.inputs.fixed_image), read_scan(self.inputs.moving_image)
+        made = register(
+            fixed,
+            moving,
+            fixed2moving=read_affine(defined(self.inputs.fixed2moving_xfm)),
+            frame2fixed=read_affine(defined(self.inputs.frame2fixed_xfm)),
+            **companions(self.inputs, fixed, moving),
+            lam="auto",
+            regions=tuple(defined(self.inputs.lambda_regions) or ()),
+            refine="none",
+            sweep_steps=self.inputs.sweep_steps,
+            **self._model_options(),
+        )
+        self._results["lam"] = float(made.lam)
+        self._results["lambda_curve"] = write_table(made.curve, folder / "lambda_curve.tsv")
+        if made.sweep is not None:
+            self._results["lambda_sweep"] = str(made.sweep.save(folder / "lambda_sweep.npz"))
+        return {
+            "lambda": float(made.lam),
+            "lambda_evaluations": made.metrics["lambda_evaluations"],
+            "weights_sha256": digest,
+        }
+
+
+def companions(inputs: Any, fixed: Any, moving: Any) -> dict[str, Any]:
+    """Read the masks and segmentations that an interface was given, on their images' grids.
+
+    Parameters
+    ----------
+    inputs
+        Inputs of the interface: ``fixed_mask``, ``moving_mask``, and ``fixed_dseg``, ``moving_dseg`` as far
+        as it has them.
+    fixed, moving
+        The images.
+
+    Returns
+    -------
+    dict
+        The same names; None for what was not given.
+    """
+    from hyperprep.models.spatial.images import read_dseg, read_mask
+
+    given: dict[str, Any] = {}
+    for side, img in {"fixed": fixed, "moving": moving}.items():
+        for kind, read in {"mask": read_mask, "dseg": read_dseg}.items():
+            name = f"{side}_{kind}"
+            if inputs.trait(name) is not None:
+                path = defined(getattr(inputs, name))
+                given[name] = read(path, like=img) if path else None
+    return given

@@ -255,7 +255,7 @@ def _plots(curve: Curve, bottom: float) -> dict[str, Plot]:
         if key in ("dice_all", "similarity"):
             drawn = values.tolist()
             if key == "dice_all":
-                drawn += curve.overlaps().stack().tolist()
+                drawn += [value for _, column in curve.overlaps().items() for value in column.dropna()]
             low, high = min(drawn), max(drawn)
             edges = (np.floor(low * 20) / 20, max(np.ceil(high * 20) / 20, np.floor(low * 20) / 20 + 0.05))
         else:

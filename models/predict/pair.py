@@ -185,4 +185,4 @@ def make_pair(
         for place, one in enumerate(labels):
             hot = torch.stack([torch.from_numpy(one == n) for n in numbers])[None].float().to(where)
             shares[place] = F.avg_pool3d(hot, 2)
-    return BrainPair(*images, *finer, shares[0], shares[1], numbers, groups)
+    return BrainPair(images[0], images[1], finer[0], finer[1], shares[0], shares[1], numbers, groups)

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from hyperprep.models.nn.box import box_mean
 from hyperprep.models.nn.smooth import gaussian_smooth
 from hyperprep.models.nn.warp import resize, warp
+from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.transforms import DisplacementField
 
 WINDOW = 5
 """Side of the correlation's window, voxels of each stage's images."""
@@ -225,3 +228,9 @@ def invert_displacement(
             break
         inverse = inverse - 0.6 * residual
     return inverse
+
+
+def as_field(displacement: torch.Tensor, grid: Grid) -> DisplacementField:
+    """Turn a displacement (1, 3, *grid.shape) in voxels of a grid along the axes of space into mm."""
+    data = displacement[0].movedim(0, -1).cpu().numpy() * grid.spacing
+    return DisplacementField(grid, data.astype(np.float32))

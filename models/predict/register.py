@@ -19,7 +19,7 @@ from hyperprep.models.nets.hypermorph import HyperMorph
 from hyperprep.models.nn.warp import integrate
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import BrainPair, make_pair, region_groups
-from hyperprep.models.predict.refine import invert_displacement
+from hyperprep.models.predict.refine import as_field, invert_displacement
 from hyperprep.models.predict.refine import refine as refine_displacement
 from hyperprep.models.predict.sampling import lattice_grid
 from hyperprep.models.predict.trials import Trials
@@ -194,7 +194,7 @@ def register(
         if displacement is None:
             forward, inverse = (_upsampled(integrate(v, steps=7), grid) for v in (velocity, -velocity))
         else:
-            forward, inverse = (_as_field(u, grid) for u in (displacement, invert_displacement(displacement)))
+            forward, inverse = (as_field(u, grid) for u in (displacement, invert_displacement(displacement)))
     fixed2moving = np.asarray(fixed2moving, float)
     result = Registration(
         forward, inverse, fixed2moving, frame2fixed, chosen, curve, figures, moved=fixed, sweep=sweep
@@ -246,11 +246,4 @@ def _sweep(
 
 def _upsampled(displacement: torch.Tensor, grid: Grid) -> DisplacementField:
     """Bring a displacement in coarse voxels to mm on the network's full grid."""
-    return _as_field(2 * F.interpolate(displacement, size=grid.shape, mode="trilinear"), grid)
-
-
-def _as_field(displacement: torch.Tensor, grid: Grid) -> DisplacementField:
-    """Turn a displacement in voxels of the grid into mm."""
-    return DisplacementField(
-        grid, (displacement[0].movedim(0, -1).cpu().numpy() * grid.spacing).astype(np.float32)
-    )
+    return as_field(2 * F.interpolate(displacement, size=grid.shape, mode="trilinear"), grid)

@@ -75,21 +75,24 @@ def like(img: nb.Nifti1Image, data: np.ndarray) -> nb.Nifti1Image:
 
 
 @pytest.fixture
-def fake_module(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[..., Any]], dict[str, Any]]:
-    """Replace ``hyperprep.models.predict.<name>.<name>``, the module too, and record its keywords."""
+def fake_module(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Replace ``hyperprep.models.predict.<module>.<name>``, the module too, and record its keywords.
+
+    The module is called like the function where it is not given.
+    """
     import sys
     import types
 
-    def install(name: str, function: Callable[..., Any]) -> dict[str, Any]:
+    def install(name: str, function: Callable[..., Any], module: str = "") -> dict[str, Any]:
         seen: dict[str, Any] = {}
 
         def record(*images: Any, **keywords: Any) -> Any:
             seen.update(keywords, images=images)
             return function(*images, **keywords)
 
-        module = types.ModuleType(f"hyperprep.models.predict.{name}")
-        setattr(module, name, record)
-        monkeypatch.setitem(sys.modules, module.__name__, module)
+        made = types.ModuleType(f"hyperprep.models.predict.{module or name}")
+        setattr(made, name, record)
+        monkeypatch.setitem(sys.modules, made.__name__, made)
         return seen
 
     return install

@@ -17,10 +17,12 @@ import SimpleITK as sitk
 from hyperprep.exceptions import AlignmentError, ScanError, UsageError, WeightsError
 from hyperprep.interfaces.locate import Locate
 from hyperprep.interfaces.prealign import AffinePrealign
-from hyperprep.interfaces.register import HyperMorph
+from hyperprep.interfaces.refine import InstanceRefine
+from hyperprep.interfaces.register import HyperMorph, TuneLambda
 from hyperprep.interfaces.segment import ConditionalSegmentation
 from hyperprep.interfaces.transform import ApplyTransform
 from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.itk import affine_from_itk
 from hyperprep.models.spatial.transforms import DisplacementField, map_points, read_transform, write_transform
 
 DIGEST = "0" * 64
@@ -320,3 +322,48 @@ def test_impossible_lambda_is_refused(scan: str, lam: Any) -> None:
 
     with pytest.raises(TraitError):
         HyperMorph(fixed_image=scan, moving_image=scan, lam=lam)
+
+
+def test_tuning_gives_lambda_and_the_curve(
+    scan: str, workdir: Path, weights: dict[str, Any], fake_module: Callable[..., Any]
+) -> None:
+    def tuned(*images: nb.Nifti1Image, **options: Any) -> SimpleNamespace:
+        made = _registered(*images, **options)
+        made.metrics["lambda_evaluations"] = 10
+        return made
+
+    seen = fake_module("register", tuned)
+    tune = TuneLambda(fixed_image=scan, moving_image=scan, lambda_regions=["hippocampus"])
+    outputs = tune.run().outputs
+    assert outputs.lam == 0.25
+    assert pd.read_csv(outputs.lambda_curve, sep="\t")["dice_all"].tolist() == [0.8]
+    assert (seen["lam"], seen["refine"], seen["regions"]) == ("auto", "none", ("hippocampus",))
+    assert json.loads(Path(outputs.out_metrics).read_text())["lambda_evaluations"] == 10
+
+
+def test_a_registration_from_elsewhere_is_refined(
+    scan: str, tmp_path: Path, workdir: Path, fake_module: Callable[..., Any]
+) -> None:
+    def refine_transform(
+        fixed: nb.Nifti1Image, moving: nb.Nifti1Image, transform: Any, **options: Any
+    ) -> SimpleNamespace:
+        grid = Grid.of(fixed)
+        field = DisplacementField(grid, np.zeros((*grid.shape, 3), np.float32))
+        matrix = affine_from_itk(transform)
+        return SimpleNamespace(
+            chain=[field, matrix],
+            inverse_chain=[np.linalg.inv(matrix)],
+            forward=field,
+            moved=fixed,
+            metrics=options,
+        )
+
+    seen = fake_module("refine_transform", refine_transform, module="instance")
+    xfm = str(write_transform([SHIFT], tmp_path / "a.txt"))
+    outputs = InstanceRefine(fixed_image=scan, moving_image=scan, in_xfm=xfm, lam=0.6).run().outputs
+    points = np.array([[0.0, 2, 3]])
+    expected = points + SHIFT[:3, 3]
+    assert np.allclose(map_points(points, read_transform(outputs.out_xfm)), expected, atol=1e-4)
+    assert np.allclose(map_points(expected, read_transform(outputs.out_inverse_xfm)), points, atol=1e-4)
+    assert (seen["lam"], seen["fixed_mask"]) == (0.6, None)
+    assert np.allclose(nb.load(outputs.out_jacobian).get_fdata(), 1)

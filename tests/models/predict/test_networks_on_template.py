@@ -6,6 +6,7 @@ import pytest
 from scipy import ndimage
 
 from hyperprep.exceptions import ScanError, UsageError
+from hyperprep.models.predict.instance import refine_transform
 from hyperprep.models.predict.register import register
 from hyperprep.models.predict.segment import segment
 from hyperprep.models.spatial.grids import Grid, model_grid
@@ -72,6 +73,24 @@ def test_refinement_improves_the_similarity(template, warped, found):
     refined = register(template, warped, fixed2moving=np.eye(4), lam=0.3, refine="ncc")
     assert refined.metrics["similarity"] > found.metrics["similarity"]
     assert refined.metrics["folding_percent"] <= 0.1
+
+
+def test_any_registration_can_be_refined_and_keeps_its_affine_part(template, warped):
+    away = np.eye(4)
+    away[:3, :3] *= 1.1
+    away[:3, 3] = 12, -7, 30
+    moved = nb.Nifti1Image(warped.get_fdata(dtype=np.float32), away @ warped.affine)
+    refined = refine_transform(template, moved, [away], lam=0.3)
+    assert refined.metrics["similarity"] > refined.metrics["similarity_before"] + 0.05
+    assert refined.metrics["folding_percent"] <= 0.1
+    assert correlation(template, refined.moved) > correlation(template, warped) + 0.02
+    grid = Grid.of(template)
+    points = grid.to_world(np.argwhere(template.get_fdata() > 0)[::997])
+    there = map_points(points, refined.chain)
+    assert np.linalg.norm(there - map_points(points, [away]), axis=1).max() < 20
+    assert np.linalg.norm(map_points(there, refined.inverse_chain) - points, axis=1).mean() < 0.5
+    with pytest.raises(UsageError, match=r"\[0, 1\]"):
+        refine_transform(template, moved, [away], lam=-1)
 
 
 def test_impossible_settings_are_refused_before_any_work(template, warped):
