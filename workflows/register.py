@@ -90,7 +90,7 @@ def init_register_wf(
         "The skull-stripped image was registered to the skull-stripped template with a diffeomorphic "
         "registration network conditioned by a hypernetwork [@hypermorph]; its regularisation weight "
         f"{weight}."
-        + (" The result was refined by optimisation on the image pair itself" if refine == "ncc" else "")
+        + (" The result was refined by greedy optimisation on the image pair itself" if refine == "ncc" else "")
         + (" (local normalised cross-correlation).\n" if refine == "ncc" else "\n")
     )
     scan = ["t1w", "t1w_mask", "t1w_dseg", "t1w2template_xfm"]
