@@ -98,6 +98,8 @@ class Settings:
         Regions whose overlap that search maximises; empty means all structures.
     refine
         ``"ncc"`` refines the registration on each scan, ``"none"`` does not.
+    symmetric
+        Average the registrations of both directions.
     labels
         Regions to segment: names, FreeSurfer numbers, super-regions or ``all``.
     skull_strip_t1w
@@ -146,6 +148,7 @@ class Settings:
     lam: float | None = None
     lambda_regions: tuple[str, ...] = ()
     refine: str = "ncc"
+    symmetric: bool = False
     labels: tuple[str, ...] = ("all",)
     skull_strip_t1w: str = "auto"
     weights_dir: Path | None = None

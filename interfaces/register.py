@@ -52,6 +52,9 @@ class _HyperMorphInputSpec(_PairInputSpec):
         desc="regularisation weight in [0, 1], or auto: searched for this pair of images",
     )
     refine = traits.Enum("ncc", "none", usedefault=True, desc="optimise the network's result on this pair")
+    symmetric = traits.Bool(
+        False, usedefault=True, desc="register in both directions and take the average; twice the time"
+    )
 
 
 class _HyperMorphOutputSpec(_MetricsOutputSpec):
@@ -97,6 +100,7 @@ class HyperMorph(ModelInterface):
             lam=self.inputs.lam,
             regions=tuple(defined(self.inputs.lambda_regions) or ()),
             refine=self.inputs.refine,
+            symmetric=self.inputs.symmetric,
             sweep_steps=self.inputs.sweep_steps,
             **self._model_options(),
         )

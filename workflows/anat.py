@@ -141,6 +141,7 @@ def init_anat_wf(
         lam=settings.lam,
         lambda_regions=settings.lambda_regions,
         refine=settings.refine,
+        symmetric=settings.symmetric,
         sweep_steps=SWEEP_STEPS if settings.reportlets else 0,
         given_dseg=scan.dseg is not None,
         **model,

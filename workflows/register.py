@@ -20,6 +20,7 @@ def init_register_wf(
     lam: float | Literal["auto"] = "auto",
     lambda_regions: Sequence[str] = (),
     refine: Literal["ncc", "none"] = "ncc",
+    symmetric: bool = False,
     sweep_steps: int = 0,
     given_dseg: bool = False,
     device: str = "cpu",
@@ -38,6 +39,8 @@ def init_register_wf(
         Regions whose overlap the search maximises; all structures when empty.
     refine : {"ncc", "none"}
         Instance refinement after the network.
+    symmetric : bool
+        Average the registrations of both directions.
     sweep_steps : int
         How many evenly spaced lambdas are also registered, for the report's slider; 0 for none.
     given_dseg : bool
@@ -90,8 +93,11 @@ def init_register_wf(
         "The skull-stripped image was registered to the skull-stripped template with a diffeomorphic "
         "registration network conditioned by a hypernetwork [@hypermorph]; its regularisation weight "
         f"{weight}."
-        + (" The result was refined by greedy optimisation on the image pair itself" if refine == "ncc" else "")
-        + (" (local normalised cross-correlation).\n" if refine == "ncc" else "\n")
+        + (
+            " The result was refined by greedy steps along the local correlation's gradient.\n"
+            if refine == "ncc"
+            else "\n"
+        )
     )
     scan = ["t1w", "t1w_mask", "t1w_dseg", "t1w2template_xfm"]
     template = ["template_brain", "template_mask", "template_dseg"]
@@ -109,7 +115,13 @@ def init_register_wf(
     outputnode = pe.Node(niu.IdentityInterface(fields=outputs), name="outputnode")
     strip_scan = pe.Node(MaskImage(), name="strip_scan", mem_gb=0.5)
     register = model_node(
-        HyperMorph(lam=lam, lambda_regions=list(lambda_regions), refine=refine, sweep_steps=sweep_steps),
+        HyperMorph(
+            lam=lam,
+            lambda_regions=list(lambda_regions),
+            refine=refine,
+            symmetric=symmetric,
+            sweep_steps=sweep_steps,
+        ),
         name="register",
         device=device,
         omp_nthreads=omp_nthreads,

@@ -123,6 +123,8 @@ class AnatSettings:
         Regions whose overlap that search maximises; all structures when empty.
     refine : "ncc" or "none"
         Instance refinement after the network.
+    symmetric : bool
+        Average the registrations of both directions.
     dof : int
         Degrees of freedom of the prealignment: 6, 7 or 12.
     bias_correct : bool
@@ -151,6 +153,7 @@ class AnatSettings:
     lam: float | Literal["auto"] = "auto"
     lambda_regions: tuple[str, ...] = ()
     refine: Literal["ncc", "none"] = "ncc"
+    symmetric: bool = False
     dof: int = 12
     bias_correct: bool = True
     skull_strip: Literal["auto", "skip", "force"] = "auto"

@@ -52,6 +52,12 @@ def add_workflow_options(parser: ArgumentParser) -> None:
         help="refine the network's registration on each scan, or not (default: ncc)",
     )
     group.add_argument(
+        "--symmetric",
+        dest="symmetric",
+        action="store_true",
+        help="register scan and template in both directions and take the average (twice the time)",
+    )
+    group.add_argument(
         "--labels",
         dest="labels",
         nargs="+",

@@ -101,6 +101,7 @@ def register(
     lam: float | Literal["auto"] = "auto",
     regions: Sequence[str] = (),
     refine: Literal["ncc", "none"] = "ncc",
+    symmetric: bool = False,
     sweep_steps: int = 0,
     weights: str | Path | None = None,
     weights_dir: str | Path | None = None,
@@ -129,6 +130,9 @@ def register(
         counting alike; all labels when empty.
     refine
         ``"ncc"``: a few optimiser steps on this pair; ``"none"``: the network alone.
+    symmetric
+        Register in both directions and take the average, so that exchanging the images exchanges the
+        transforms; twice the time.
     sweep_steps
         How many evenly spaced lambdas the result's ``sweep`` holds beside the chosen one; none when 0.
     weights, weights_dir, device, num_threads
@@ -168,7 +172,7 @@ def register(
             groups=region_groups(regions),
         )
         clock["prepared"] = time.perf_counter()
-        trials = Trials(network, pair, regions)
+        trials = Trials(network, pair, regions, symmetric=symmetric)
         chosen = trials.choose() if lam == "auto" else float(lam)
         velocity, alone = trials.velocity(chosen), trials.row(chosen)
         counted = trials.evaluations
@@ -176,8 +180,7 @@ def register(
         weight = max(chosen, MIN_REFINE_LAMBDA) if lam == "auto" else chosen
         displacement = None
         if refine == "ncc":
-            start = integrate(velocity, steps=6)
-            displacement = refine_displacement(start, pair.fixed_fine, pair.moving_fine, lam=weight)
+            displacement = _refined(pair, velocity, weight, symmetric=symmetric)
         clock["refined"] = time.perf_counter()
         figures = {
             "lambda": chosen,
@@ -185,6 +188,7 @@ def register(
             "lambda_regions": ", ".join(regions) if regions and lam == "auto" else "all",
             "refinement": refine,
             "refine_lambda": weight,
+            "symmetric": symmetric,
             **_measures(pair, displacement, alone),
             **_durations(clock),
             "weights_sha256": entry.sha256,
@@ -200,6 +204,15 @@ def register(
         forward, inverse, fixed2moving, frame2fixed, chosen, curve, figures, moved=fixed, sweep=sweep
     )
     return replace(result, moved=resample(moving, Grid.of(fixed), result.chain()))
+
+
+def _refined(pair: BrainPair, velocity: torch.Tensor, lam: float, *, symmetric: bool) -> torch.Tensor:
+    """Refine the network's velocity; where asked for, in both directions, and take the average."""
+    there = refine_displacement(integrate(velocity, steps=6), pair.fixed_fine, pair.moving_fine, lam=lam)
+    if not symmetric:
+        return there
+    back = refine_displacement(integrate(-velocity, steps=6), pair.moving_fine, pair.fixed_fine, lam=lam)
+    return (there + invert_displacement(back)) / 2
 
 
 def _measures(pair: BrainPair, displacement: torch.Tensor | None, alone: dict[str, Any]) -> dict[str, float]:

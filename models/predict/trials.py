@@ -31,10 +31,14 @@ class Trials:
         The two brains on its grid.
     regions
         Names of ``pair.groups`` whose overlap counts; all labels together when empty.
+    symmetric
+        Average the velocities of both directions; the network then runs twice for each lambda.
     """
 
-    def __init__(self, network: HyperMorph, pair: BrainPair, regions: Sequence[str] = ()) -> None:
-        self.network, self.pair = network, pair
+    def __init__(
+        self, network: HyperMorph, pair: BrainPair, regions: Sequence[str] = (), *, symmetric: bool = False
+    ) -> None:
+        self.network, self.pair, self.symmetric = network, pair, symmetric
         self.targets = [f"dice_{name}" for name in regions] or ["dice_all"]
         self._velocity: dict[float, torch.Tensor] = {}
         self._row: dict[float, dict[str, Any]] = {}
@@ -42,13 +46,16 @@ class Trials:
     @property
     def evaluations(self) -> int:
         """How often the network has run."""
-        return len(self._velocity)
+        return len(self._velocity) * (2 if self.symmetric else 1)
 
     def velocity(self, lam: float) -> torch.Tensor:
         """Give the network's velocity (1, 3, *coarse) at this lambda."""
         if lam not in self._velocity:
             value = torch.tensor([lam], dtype=torch.float32, device=self.pair.fixed.device)
-            self._velocity[lam] = self.network(self.pair.fixed, self.pair.moving, value)
+            velocity = self.network(self.pair.fixed, self.pair.moving, value)
+            if self.symmetric:
+                velocity = (velocity - self.network(self.pair.moving, self.pair.fixed, value)) / 2
+            self._velocity[lam] = velocity
         return self._velocity[lam]
 
     def row(self, lam: float) -> dict[str, Any]:

@@ -45,6 +45,7 @@ OPTIONS = [
     ("--lambda-regions hippocampus,cortex 16", "lambda_regions", ("hippocampus", "cortex", "16")),
     ("--lambda_regions cortex", "lambda_regions", ("cortex",)),
     ("--labels brain,16 thalamus", "labels", ("brain", "16", "thalamus")),
+    ("--symmetric", "symmetric", True),
     ("--refine none", "refine", "none"),
     ("--labels hippocampus 17", "labels", ("hippocampus", "17")),
     ("--skull-strip-t1w force", "skull_strip_t1w", "force"),

@@ -75,6 +75,19 @@ def test_refinement_improves_the_similarity(template, warped, found):
     assert refined.metrics["folding_percent"] <= 0.1
 
 
+@pytest.mark.parametrize(("refine", "tolerance"), [("none", 0.02), ("ncc", 1.0)])
+def test_symmetric_registration_does_not_care_which_image_is_fixed(template, warped, refine, tolerance):
+    options = {"fixed2moving": np.eye(4), "lam": 0.5, "refine": refine, "symmetric": True}
+    there, back = register(template, warped, **options), register(warped, template, **options)
+    grid = Grid.of(template)
+    points = grid.to_world(np.argwhere(template.get_fdata() > 0)[::997])
+    apart = np.linalg.norm(
+        map_points(points, there.chain()) - map_points(points, back.inverse_chain()), axis=1
+    )
+    assert apart.mean() < tolerance
+    assert there.metrics["symmetric"]
+
+
 def test_any_registration_can_be_refined_and_keeps_its_affine_part(template, warped):
     away = np.eye(4)
     away[:3, :3] *= 1.1
