@@ -106,9 +106,11 @@ def quality_rows(output_dir: Path, label: str, sessions: Sequence[str] = ()) -> 
             LOGGER.warning("%s cannot be read (%s) and is left out", path, error)
             continue
         scan = path.name.removesuffix("_quality.json")
-        rows.append(
-            {"participant_id": f"sub-{label}", "session_id": session, "scan": scan, **flatten(content)}
-        )
+        row = {"participant_id": f"sub-{label}", "session_id": session, "scan": scan, **flatten(content)}
+        remarks = content.get("volumes_remarks")
+        if isinstance(remarks, list) and remarks:
+            row["volumes_remarks"] = "; ".join(map(str, remarks))
+        rows.append(row)
     return rows
 
 

@@ -90,13 +90,38 @@ def _has_gpu_driver() -> bool:
     return any(Path(path).exists() for path in ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version"))
 
 
-def available_memory_gb() -> float:
-    """Memory (GB) of this machine, or of the control group this process is held in."""
+def available_memory_gb(root: Path = Path("/")) -> float:
+    """Memory (GB) of this machine, or of the control group this process is held in, the tightest of all.
+
+    Parameters
+    ----------
+    root
+        Root of the file system.
+    """
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for path in _limit_files(root):
         try:
-            limit = int(Path(path).read_text())
+            total = min(total, int(path.read_text()))
         except (OSError, ValueError):
-            continue
-        total = min(total, limit)
+            continue  # no such group, or "max"
     return total / 1e9
+
+
+def _limit_files(root: Path) -> list[Path]:
+    """Files that may hold a memory limit: of the groups of this process, and of all above them."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    found = []
+    for line in ("0::/", "0:memory:/", *lines):
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            top, name = root / "sys/fs/cgroup", "memory.max"
+        elif "memory" in controllers.split(","):
+            top, name = root / "sys/fs/cgroup/memory", "memory.limit_in_bytes"
+        else:
+            continue
+        parts = [part for part in group.split("/") if part and part != ".."]
+        found += [top.joinpath(*parts[:depth], name) for depth in range(len(parts) + 1)]
+    return found

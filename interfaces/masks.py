@@ -5,7 +5,7 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec
 
-from hyperprep.interfaces.base import defined, save_image
+from hyperprep.interfaces.base import defined, itk_threads, save_image
 
 
 class _BrainMaskInputSpec(BaseInterfaceInputSpec):
@@ -42,7 +42,8 @@ class BrainMask(SimpleInterface):
 
         scan = read_scan(self.inputs.in_file)
         given = defined(self.inputs.in_mask)
-        mask = read_mask(given, like=scan) if given else nonzero_mask(scan)
+        with itk_threads(1):
+            mask = read_mask(given, like=scan) if given else nonzero_mask(scan)
         self._results["out_mask"] = save_image(mask, Path(runtime.cwd) / "brain_mask.nii.gz", like=scan)
         return runtime
 
@@ -76,7 +77,8 @@ class MaskImage(SimpleInterface):
         from hyperprep.models.spatial.images import keep_inside, read_mask, read_scan
 
         scan = read_scan(self.inputs.in_file)
-        made = keep_inside(scan, read_mask(self.inputs.in_mask, like=scan))
+        with itk_threads(1):
+            made = keep_inside(scan, read_mask(self.inputs.in_mask, like=scan))
         like = nb.load(self.inputs.in_file)
         self._results["out_file"] = save_image(made, Path(runtime.cwd) / "masked.nii.gz", like=like)
         return runtime

@@ -5,7 +5,7 @@ from typing import Any
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
 
-from hyperprep.interfaces.base import defined, save_image
+from hyperprep.interfaces.base import defined, itk_threads, save_image
 
 
 class _LoadTemplateInputSpec(BaseInterfaceInputSpec):
@@ -145,7 +145,9 @@ class ReferenceGrid(SimpleInterface):
         affine = grid.affine.copy()
         affine[:3, :3] *= factors
         sizes = np.ceil(np.asarray(grid.shape) / factors - 1e-6).astype(int)
-        made = resample(template, Grid((int(sizes[0]), int(sizes[1]), int(sizes[2])), affine), [np.eye(4)])
+        finer = Grid((int(sizes[0]), int(sizes[1]), int(sizes[2])), affine)
+        with itk_threads(1):
+            made = resample(template, finer, [np.eye(4)])
         like = nb.load(self.inputs.in_file)
         self._results["out_file"] = save_image(made, Path(runtime.cwd) / "reference.nii.gz", like=like)
         return runtime

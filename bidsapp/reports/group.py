@@ -124,7 +124,7 @@ def robust_z(values: Sequence[float | None]) -> list[float]:
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> tuple[Column, ...]:
-    """All numeric figures, the key figures first; figures equal in every row and words are left out.
+    """All numeric figures, the key figures first; words are left out.
 
     Examples
     --------
@@ -158,6 +158,13 @@ def marks_of(row: Mapping[str, Any], columns: Sequence[Column], number: int) -> 
     """Count key figures that are outliers or outside their limits; a failed alignment adds one."""
     marked = sum(bool(c.cells[number].far or c.cells[number].beyond) for c in columns if c.known)
     return marked + (row.get("prealign_success") is False)
+
+
+def _implausible(row: Mapping[str, Any]) -> list[str]:
+    """Give a warning for each structure of implausible size."""
+    remarks = row.get("volumes_remarks")
+    found = remarks.split("; ") if isinstance(remarks, str) else []
+    return [f"Implausible volume: {remark}. Look at the segmentation." for remark in found]
 
 
 def write_group_page(rows: list[dict[str, Any]], out_html: Path) -> Path:
@@ -202,7 +209,7 @@ def write_group_page(rows: list[dict[str, Any]], out_html: Path) -> Path:
                 "page": f"{participant}.html" if (out_html.parent / f"{participant}.html").is_file() else "",
                 "cells": cells,
                 "marks": marks_of(row, columns, number),
-                "warnings": warnings_of(row),
+                "warnings": warnings_of(row, _implausible(row)),
             }
         )
     environment = jinja2.Environment(

@@ -13,6 +13,7 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from hyperprep.interfaces.base import itk_threads
 from hyperprep.interfaces.reportlets.alignment import save_report
 from hyperprep.interfaces.reportlets.mosaic import Mosaic, document, line_element, path_data
 from hyperprep.interfaces.reportlets.slices import (
@@ -162,11 +163,12 @@ class WarpedGrid(SimpleInterface):
 
     def _run_interface(self, runtime):
         inputs = self.inputs
-        svg = draw_grid(
-            nib.load(inputs.reference_image),
-            read_transform(inputs.transform),
-            mask=nib.load(inputs.reference_mask) if isdefined(inputs.reference_mask) else None,
-            distance=inputs.grid_spacing,
-        )
+        with itk_threads(1):
+            svg = draw_grid(
+                nib.load(inputs.reference_image),
+                read_transform(inputs.transform),
+                mask=nib.load(inputs.reference_mask) if isdefined(inputs.reference_mask) else None,
+                distance=inputs.grid_spacing,
+            )
         self._results["out_file"] = str(save_report(svg, inputs.out_file, runtime.cwd))
         return runtime

@@ -39,10 +39,6 @@ class Lattice:
         return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-MODEL_2MM = Lattice((96, 112, 96), 2.0, (-96.0, -132.0, -78.0))
-MODEL_4MM = Lattice((48, 56, 48), 4.0, (-95.0, -131.0, -77.0))
-
-
 @dataclass(frozen=True)
 class Sampling:
     """Label index at several points inside each voxel; the first is the voxel's centre.

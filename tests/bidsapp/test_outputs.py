@@ -108,7 +108,8 @@ def group(settings: Settings, *words: str) -> int:
 def test_the_group_level_gathers_all_sessions(
     settings: Settings, results: Callable[..., Path], clean_process: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results("01", "pre", dice_mean=0.8, nested={"a": 1}, remarks=["x"])
+    small = "brain is 300 ml, expected 700 to 2100 ml"
+    results("01", "pre", dice_mean=0.8, nested={"a": 1}, remarks=["x"], volumes_remarks=[small])
     results("01", "post", dice_mean=0.7)
     results("02", dice_mean=None, prealign_success=True)
     results("03", dice_mean=0.6)
@@ -123,6 +124,7 @@ def test_the_group_level_gathers_all_sessions(
     assert set(dictionary) == set(table.columns)
     page = (settings.output_dir / "group_quality.html").read_text()
     assert 'href="sub-01.html"' in page
+    assert f"Implausible volume: {small}" in page
     assert "4 scan(s)" in capsys.readouterr().out
 
 
