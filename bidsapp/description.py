@@ -21,7 +21,7 @@ CODE_URL = "https://github.com/hyperprep/hyperprep"
 #: Where ``bids:templateflow:`` in the sidecars leads.
 TEMPLATEFLOW_URL = "https://github.com/templateflow/templateflow"
 #: What BIDS has no names for: derivatives, and the log folders of runs.
-_IGNORED = (*BIDSIGNORE, "log", "group_quality.*")
+_IGNORED = (*BIDSIGNORE, "log", "group_*")
 
 
 def write_atomically(path: Path, text: str) -> bool:
