@@ -1,30 +1,50 @@
 """Deformable registration beside its peers: pairs of brains with manual labels, prealigned alike, one run.
 
-python -m benchmarks.registration --data DATA --pairs 12 --threads 2 --out benchmarks/results/registration.md
+python -m benchmarks.registration --data DATA --pairs 20 --threads 2 --rows rows.tsv
+
+Every method has a process of its own, which does all pairs one after the other and is idle in between: its
+memory is its own, and libraries are warm from its second pair on (the table gives medians). All methods do a
+pair before the next one begins. Rows are written as they are measured; a second run with the same file
+continues.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
 import resource
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import nibabel as nb
 import numpy as np
+import pandas as pd
 
-from benchmarks.peers import Method, ants_method, dipy_syn, greedy
+from benchmarks.peers import Method, Moved, ants_method, dipy_syn, greedy
 
 SUBCORTICAL = (59, 60, 36, 37, 57, 58, 55, 56, 47, 48, 31, 32)
 """Manual labels of thalamus, caudate, putamen, pallidum, hippocampus and amygdala, both sides."""
 
+KINDS = ("image", "labels")
+
 COLUMNS = {
-    "dice": 3, "cortical": 3, "subcortical": 3, "hd95": 2, "folding": 4, "sd_jacobian": 3, "seconds": 1,
-}  # fmt: skip
-"""Columns of the table and their digits; distances in mm, folding in percent."""
+    "dice": ("Dice all", "mean", 3),
+    "cortical": ("cortical", "mean", 3),
+    "subcortical": ("subcortical", "mean", 3),
+    "hd95": ("HD95 subcortical, mm", "mean", 2),
+    "folding": ("folding %, largest", "max", 4),
+    "sd_jacobian": ("sd of J", "mean", 3),
+    "inverse_error": ("there and back, mm", "mean", 2),
+    "seconds": ("seconds, median", "median", 1),
+    "memory_gb": ("memory, GB", "max", 1),
+}
+"""Columns of the table: title, what is made of the pairs' values, digits."""
 
 
 def pairs_of(subjects: list[str], count: int) -> list[tuple[str, str]]:
@@ -64,17 +84,18 @@ def prealigned(data: Path, threads: int) -> dict[str, tuple[nb.Nifti1Image, nb.N
     return out
 
 
-def measure(fixed: nb.Nifti1Image, moved: nb.Nifti1Image, field: np.ndarray | None) -> dict[str, float]:
-    """Overlap of the warped labels and regularity of the displacement (X, Y, Z, 3; mm at 1 mm).
+def measure(fixed: nb.Nifti1Image, found: Moved) -> dict[str, float]:
+    """Overlap of the warped labels, and regularity and consistency of the displacements (mm at 1 mm).
 
     Labels from 100 on are the cortical parcels of the manual protocol. ``hd95`` is the mean over the
-    subcortical labels, mm.
+    subcortical labels, mm; ``inverse_error`` the mean distance by which there and back misses, mm, over the
+    brain.
     """
     from hyperprep.models.spatial.grids import Grid
     from hyperprep.models.spatial.measures import dice, folding_percent, hausdorff95, jacobian_determinant
     from hyperprep.models.spatial.transforms import DisplacementField
 
-    a, b = (np.asanyarray(i.dataobj).astype(int) for i in (fixed, moved))
+    a, b = (np.asanyarray(i.dataobj).astype(int) for i in (fixed, found.labels))
     scores = dice(a, b, [int(n) for n in np.unique(a) if n > 0])
     row = {
         "dice": float(np.mean(list(scores.values()))),
@@ -83,13 +104,29 @@ def measure(fixed: nb.Nifti1Image, moved: nb.Nifti1Image, field: np.ndarray | No
         "subcortical": float(np.mean([scores[n] for n in SUBCORTICAL if n in scores])),
         "folding": 0.0,
         "sd_jacobian": 0.0,
+        "inverse_error": 0.0,
+        "seconds": found.seconds,
+        "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
     }
-    if field is not None:
-        determinant = jacobian_determinant(DisplacementField(Grid(field.shape[:3], np.eye(4)), field))
+    if found.forward is not None and found.inverse is not None:
         inside = a > 0
+        determinant = jacobian_determinant(
+            DisplacementField(Grid(found.forward.shape[:3], np.eye(4)), found.forward)
+        )
         row["folding"] = folding_percent(determinant, inside)
         row["sd_jacobian"] = float(determinant[inside].std())
+        row["inverse_error"] = _inverse_error(found.forward, found.inverse, inside)
     return row
+
+
+def _inverse_error(forward: np.ndarray, inverse: np.ndarray, inside: np.ndarray) -> float:
+    """Give the mean of ||forward(x) + inverse(x + forward(x))|| over some voxels, mm at 1 mm."""
+    from scipy.ndimage import map_coordinates
+
+    there = forward[inside]
+    at = (np.argwhere(inside) + there).T
+    back = np.stack([map_coordinates(inverse[..., axis], at, order=1, mode="nearest") for axis in range(3)])
+    return float(np.linalg.norm(there.T + back, axis=0).mean())
 
 
 def _distance(measure_of: Any, a: np.ndarray, b: np.ndarray) -> float:
@@ -102,7 +139,7 @@ def _distance(measure_of: Any, a: np.ndarray, b: np.ndarray) -> float:
 def ours(refine: str, threads: int) -> Method:
     """Our registration, lambda 0.3 without labels: the peers are given none either."""
 
-    def run(fixed: Any, moving: Any) -> tuple[nb.Nifti1Image, np.ndarray, float]:
+    def run(fixed: Any, moving: Any) -> Moved:
         from hyperprep.models.predict.register import register
         from hyperprep.models.spatial.grids import Grid
         from hyperprep.models.spatial.transforms import map_points, resample
@@ -114,43 +151,100 @@ def ours(refine: str, threads: int) -> Method:
         seconds = time.perf_counter() - began
         grid = Grid.of(fixed[0])
         points = grid.to_world(np.argwhere(np.ones(grid.shape, bool)))
-        field = (map_points(points, found.chain()) - points).reshape(*grid.shape, 3).astype(np.float32)
-        return resample(moving[1], grid, found.chain(), interpolation="nearest"), field, seconds
+        forward, inverse = (
+            (map_points(points, chain) - points).reshape(*grid.shape, 3).astype(np.float32)
+            for chain in (found.chain(), found.inverse_chain())
+        )
+        labels = resample(moving[1], grid, found.chain(), interpolation="nearest")
+        return Moved(labels, forward, inverse, seconds)
 
     return run
 
 
-def nothing(fixed: Any, moving: Any) -> tuple[nb.Nifti1Image, None, float]:
+def nothing(fixed: Any, moving: Any) -> Moved:
     """Give the common affine alone."""
-    return moving[1], None, 0.0
+    return Moved(moving[1], None, None, 0.0)
 
 
-def rows(data: Path, count: int, threads: int, chosen: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Run every chosen method on every pair."""
-    subjects = prealigned(data, threads)
-    every: dict[str, Method] = {
+def methods(threads: int) -> dict[str, Method]:
+    """Give every method by its name in the table."""
+    return {
         "affine": nothing,
         "ours, network alone": ours("none", threads),
         "ours, refined": ours("ncc", threads),
-    }
-    every |= {
         "antspyx SyN": ants_method("SyN"),
         "antspyx SyNQuick": ants_method("antsRegistrationSyNQuick[s]"),
         "greedy 100x50x10": greedy(threads),
         "dipy SyN": dipy_syn(),
     }
-    methods = {name: method for name, method in every.items() if any(word in name for word in chosen)}
-    for fixed, moving in pairs_of(sorted(subjects), count):
-        for name, method in methods.items():
-            moved, field, seconds = method(subjects[fixed], subjects[moving])
-            row = {
-                "pair": f"{fixed} <- {moving}",
-                "method": name,
-                "seconds": seconds,
-                **measure(subjects[fixed][1], moved, field),
-            }
-            print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
-            yield row
+
+
+def one(name: str, folder: Path, fixed: str, moving: str, threads: int) -> dict[str, float]:
+    """Run one method on one pair of the prealigned images in a folder: what a method's process does."""
+    pair = [[_held(folder / f"{subject}_{kind}.nii") for kind in KINDS] for subject in (fixed, moving)]
+    return measure(pair[0][1], methods(threads)[name](*pair))
+
+
+def _held(file: Path) -> nb.Nifti1Image:
+    image = nb.load(file)
+    return nb.Nifti1Image(np.asanyarray(image.dataobj).copy(), image.affine)
+
+
+def rows(
+    data: Path, count: int, threads: int, chosen: Sequence[str], finished: pd.DataFrame
+) -> Iterator[dict[str, Any]]:
+    """Run every chosen method on every pair that is not finished."""
+    names = [name for name in methods(threads) if any(word in name for word in chosen)]
+    done = set(zip(finished["pair"], finished["method"], strict=True)) if len(finished) else set()
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        folder = Path(scratch)
+        subjects = prealigned(data, threads)
+        for subject, images in subjects.items():
+            for kind, image in zip(KINDS, images, strict=True):
+                nb.save(image, folder / f"{subject}_{kind}.nii")
+        workers = {
+            name: stack.enter_context(ProcessPoolExecutor(max_workers=1, mp_context=context))
+            for name in names
+        }
+        for fixed, moving in pairs_of(sorted(subjects), count):
+            pair = f"{fixed} <- {moving}"
+            for name in names:
+                if (pair, name) in done:
+                    continue
+                found = workers[name].submit(one, name, folder, fixed, moving, threads).result()
+                yield {"pair": pair, "method": name, **found}
+
+
+def table(found: pd.DataFrame) -> list[str]:
+    """Give the lines of the table: means, but medians of seconds and the largest folding and memory."""
+    lines = [f"| method | {' | '.join(title for title, _, _ in COLUMNS.values())} |"]
+    lines.append("|---" * (len(COLUMNS) + 1) + "|")
+    for name, mine in found.groupby("method", sort=False):
+        cells = [f"{getattr(mine[key], how)():.{digits}f}" for key, (_, how, digits) in COLUMNS.items()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return lines
+
+
+def comparisons(found: pd.DataFrame) -> list[str]:
+    """Say pair by pair how our two results stand beside every peer."""
+    wide = {key: found.pivot(index="pair", columns="method", values=key) for key in ("dice", "seconds")}
+    lines = [
+        "| ours | peer | mean difference of Dice | pairs above | median ratio of seconds |",
+        "|---|---|---|---|---|",
+    ]
+    mine = [name for name in wide["dice"] if name.startswith("ours")]
+    for name in mine:
+        for peer in wide["dice"]:
+            if peer in mine or peer == "affine":
+                continue
+            gain = (wide["dice"][name] - wide["dice"][peer]).dropna()
+            ratio = (wide["seconds"][name] / wide["seconds"][peer]).median()
+            lines.append(
+                f"| {name} | {peer} | {gain.mean():+.3f} | {int((gain > 0).sum())} of {len(gain)} "
+                f"| 1/{1 / ratio:.1f} |"
+            )
+    return lines
 
 
 def main() -> None:
@@ -167,23 +261,18 @@ def main() -> None:
         default=["affine", "ours", "SyN", "greedy"],
         help="words of the methods' names; 'ours' alone is a quick look",
     )
+    parser.add_argument("--rows", type=Path, help="table of single results; what it holds is not run again")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(args.threads)
-    found = list(rows(args.data, args.pairs, args.threads, args.methods))
-    lines = [
-        "| method | Dice all | cortical | subcortical | HD95 subcortical | folding % | sd of J | seconds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name in dict.fromkeys(row["method"] for row in found):
-        mine = [row for row in found if row["method"] == name]
-        means = [f"{np.mean([row[key] for row in mine]):.{digits}f}" for key, digits in COLUMNS.items()]
-        lines.append(f"| {name} | {' | '.join(means)} |")
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    lines.append(
-        f"\n{args.pairs} pairs, {args.threads} threads, peak memory of the whole run {memory:.1f} GiB."
-    )
-    text = "\n".join(lines)
+    found = pd.read_csv(args.rows, sep="\t") if args.rows and args.rows.exists() else pd.DataFrame()
+    for row in rows(args.data, args.pairs, args.threads, args.methods, found):
+        print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+        found = pd.concat([found, pd.DataFrame([row])], ignore_index=True)
+        if args.rows:
+            found.to_csv(args.rows, sep="\t", index=False, float_format="%.6g")
+    count = found["pair"].nunique()
+    text = "\n".join([*table(found), "", *comparisons(found), "", f"{count} pairs, {args.threads} threads."])
     print(text)
     if args.out:
         args.out.write_text(text + "\n")

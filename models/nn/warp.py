@@ -47,12 +47,32 @@ def warp(
     [5.0, 15.0, 20.0]
     """
     shape = displacement.shape[2:]
-    sizes = torch.tensor(image.shape[2:], device=image.device, dtype=image.dtype).view(1, 3, 1, 1, 1)
-    where = identity_grid(shape, image) + displacement
-    unit = 2 * where / (sizes - 1).clamp_min(1) - 1
-    return F.grid_sample(
-        image, unit.flip(1).permute(0, 2, 3, 4, 1), mode=mode, padding_mode=padding, align_corners=True
+    coordinates = []
+    for axis in (2, 1, 0):
+        scale = 2 / max(image.shape[axis + 2] - 1, 1)
+        ramp = torch.arange(shape[axis], device=image.device, dtype=image.dtype) * scale - 1
+        view = [1, 1, 1, 1]
+        view[axis + 1] = shape[axis]
+        coordinates.append(torch.add(ramp.view(view), displacement[:, axis], alpha=scale))
+    where = torch.stack(coordinates, dim=-1)
+    slabs = _slabs(image, shape[0])
+    if slabs > 1:
+        where = where.view(slabs, shape[0] // slabs, *shape[1:], 3)
+    sampled = F.grid_sample(
+        image.expand(slabs * len(image), -1, -1, -1, -1),
+        where,
+        mode=mode,
+        padding_mode=padding,
+        align_corners=True,
     )
+    return sampled if slabs == 1 else sampled.movedim(0, 1).reshape(1, image.shape[1], *shape)
+
+
+def _slabs(image: torch.Tensor, length: int) -> int:
+    """Into how many slabs to cut the output: torch samples each element of a batch on one core only."""
+    if len(image) > 1 or image.device.type != "cpu" or torch.is_grad_enabled():
+        return 1
+    return next(n for n in range(min(torch.get_num_threads(), length), 0, -1) if length % n == 0)
 
 
 def compose(first: torch.Tensor, then: torch.Tensor) -> torch.Tensor:

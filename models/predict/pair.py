@@ -60,7 +60,7 @@ class BrainPair:
     fixed, moving
         (1, 1, *spatial) in [0, 1], zero outside the brain.
     fixed_fine, moving_fine
-        The same at twice the resolution, for the refinement.
+        The same at twice the resolution, for the refinement; None where they were not asked for.
     fixed_labels, moving_labels
         (1, L, *coarse) share of each label in each voxel of the half grid.
     numbers
@@ -71,8 +71,8 @@ class BrainPair:
 
     fixed: torch.Tensor
     moving: torch.Tensor
-    fixed_fine: torch.Tensor
-    moving_fine: torch.Tensor
+    fixed_fine: torch.Tensor | None
+    moving_fine: torch.Tensor | None
     fixed_labels: torch.Tensor | None
     moving_labels: torch.Tensor | None
     numbers: tuple[int, ...]
@@ -89,6 +89,11 @@ class BrainPair:
         """Give overlap, similarity and regularity of a displacement (1, 3, *spatial), the images' voxels."""
         fit = self._fit(F.avg_pool3d(displacement, 2) / 2, displacement)
         return fit | _regularity(displacement, self.fixed > 0)
+
+    def measure_fit(self) -> dict[str, float]:
+        """Give overlap and similarity of the affine alignment that the pair came with."""
+        still = self.fixed.new_zeros(1, 3, *self.fixed.shape[2:])
+        return self._fit(F.avg_pool3d(still, 2), still)
 
     def _fit(self, coarse: torch.Tensor, fine: torch.Tensor) -> dict[str, float]:
         row: dict[str, float] = {}
@@ -130,12 +135,18 @@ def _inside(values: np.ndarray, mask: Any, grid: Grid, point_map: np.ndarray) ->
     return np.asanyarray(resample(mask, grid, [point_map], interpolation="nearest").dataobj) > 0
 
 
+def _scaled(values: np.ndarray, inside: np.ndarray, where: torch.device) -> torch.Tensor:
+    return torch.from_numpy(robust_rescale(values, inside) * inside)[None, None].float().to(where)
+
+
 def make_pair(
     grid: Grid,
     fixed: tuple[Any, ...],
     moving: tuple[Any, ...],
     where: torch.device,
     groups: Mapping[str, tuple[int, ...]] = REGION_GROUPS,
+    *,
+    fine: bool = True,
 ) -> BrainPair:
     """Bring two brains onto the network's grid.
 
@@ -149,6 +160,8 @@ def make_pair(
         Device of the tensors.
     groups
         Groups of labels whose overlap is measured.
+    fine
+        Make the images at twice the resolution too.
 
     Raises
     ------
@@ -160,17 +173,17 @@ def make_pair(
     fine_grid = halved(grid)
     labels: list[np.ndarray | None] = []
     for name, (image, mask, dseg, point_map) in (("fixed", fixed), ("moving", moving)):
-        fine = resample(image, fine_grid, [point_map]).get_fdata(dtype=np.float32)
-        values = block_means(fine)
+        sampled = resample(image, fine_grid, [point_map]).get_fdata(dtype=np.float32)
+        values = block_means(sampled)
         inside = _inside(values, mask, grid, point_map)
         if inside.sum() < 1000:
             raise ScanError(
                 f"Almost nothing of the {name} brain lies where the template's brain is: the affine "
                 "prealignment is wrong."
             )
-        fine_inside = _inside(fine, mask, fine_grid, point_map)
-        for found, data, kept in ((images, values, inside), (finer, fine, fine_inside)):
-            found.append(torch.from_numpy(robust_rescale(data, kept) * kept)[None, None].float().to(where))
+        images.append(_scaled(values, inside, where))
+        if fine:
+            finer.append(_scaled(sampled, _inside(sampled, mask, fine_grid, point_map), where))
         labels.append(
             None
             if dseg is None
@@ -185,4 +198,5 @@ def make_pair(
         for place, one in enumerate(labels):
             hot = torch.stack([torch.from_numpy(one == n) for n in numbers])[None].float().to(where)
             shares[place] = F.avg_pool3d(hot, 2)
-    return BrainPair(images[0], images[1], finer[0], finer[1], shares[0], shares[1], numbers, groups)
+    fixed_fine, moving_fine = finer if fine else (None, None)
+    return BrainPair(images[0], images[1], fixed_fine, moving_fine, shares[0], shares[1], numbers, groups)

@@ -170,6 +170,7 @@ def register(
             (moving, moving_mask, moving_dseg, fixed2moving @ frame2fixed),
             where,
             groups=region_groups(regions),
+            fine=refine != "none",
         )
         clock["prepared"] = time.perf_counter()
         trials = Trials(network, pair, regions, symmetric=symmetric)
@@ -208,6 +209,7 @@ def register(
 
 def _refined(pair: BrainPair, velocity: torch.Tensor, lam: float, *, symmetric: bool) -> torch.Tensor:
     """Refine the network's velocity; where asked for, in both directions, and take the average."""
+    assert pair.fixed_fine is not None and pair.moving_fine is not None
     there = refine_displacement(integrate(velocity, steps=6), pair.fixed_fine, pair.moving_fine, lam=lam)
     if not symmetric:
         return there
@@ -217,10 +219,9 @@ def _refined(pair: BrainPair, velocity: torch.Tensor, lam: float, *, symmetric: 
 
 def _measures(pair: BrainPair, displacement: torch.Tensor | None, alone: dict[str, Any]) -> dict[str, float]:
     """Give overlap, similarity and regularity: before, of the network alone, and of the result."""
-    before = pair.measure_displacement(pair.fixed.new_zeros(1, 3, *pair.fixed.shape[2:]))
     network = {k: v for k, v in alone.items() if k != "lam"}
     return {
-        **{f"{k}_affine": v for k, v in before.items() if k.startswith("dice") or k == "similarity"},
+        **{f"{k}_affine": v for k, v in pair.measure_fit().items()},
         **{f"{k}_network": v for k, v in network.items()},
         **(network if displacement is None else pair.measure_displacement(displacement)),
     }

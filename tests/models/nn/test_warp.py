@@ -1,5 +1,6 @@
 """Warping and integration against known motions."""
 
+import pytest
 import torch
 
 from hyperprep.models.nn.norm import InstanceNorm
@@ -50,3 +51,16 @@ def test_instance_norm_equals_torchs():
         ours.weight.copy_(torch.rand(4))
         theirs.weight.copy_(ours.weight)
     assert torch.allclose(ours(features), theirs(features), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_sampling_in_slabs_changes_nothing(mode: str) -> None:
+    image, displacement = torch.rand(1, 2, 7, 8, 9), torch.randn(1, 3, 6, 8, 9)
+    whole = warp(image, displacement, mode=mode)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        with torch.no_grad():
+            assert torch.equal(warp(image, displacement, mode=mode), whole)
+    finally:
+        torch.set_num_threads(before)

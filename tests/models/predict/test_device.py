@@ -1,3 +1,4 @@
+import psutil
 import pytest
 import torch
 
@@ -37,3 +38,12 @@ def test_threads_are_put_back():
         assert threads == before
     with pytest.raises(ValueError, match="at least 1"), torch_threads(0):
         pass
+
+
+def test_freed_memory_is_given_back_even_after_an_error():
+    before = psutil.Process().memory_info().rss
+    with pytest.raises(RuntimeError, match="within"), torch_threads(1):
+        large = torch.ones(2**26)
+        del large
+        raise RuntimeError("within")
+    assert psutil.Process().memory_info().rss - before < 2**26
