@@ -106,7 +106,8 @@ def refine_transform(
         voxels = (left / coarse.spacing).astype(np.float32).reshape(*coarse.shape, 3)
         start = torch.from_numpy(voxels).movedim(-1, 0)[None].to(where)
         before = pair.measure_displacement(2 * F.interpolate(start, size=grid.shape, mode="trilinear"))
-        assert pair.fixed_fine is not None and pair.moving_fine is not None
+        assert pair.fixed_fine is not None
+        assert pair.moving_fine is not None
         displacement = refine(start, pair.fixed_fine, pair.moving_fine, lam=lam)
         after = pair.measure_displacement(displacement)
         forward, inverse = (as_field(u, grid) for u in (displacement, invert_displacement(displacement)))

@@ -209,7 +209,8 @@ def register(
 
 def _refined(pair: BrainPair, velocity: torch.Tensor, lam: float, *, symmetric: bool) -> torch.Tensor:
     """Refine the network's velocity; where asked for, in both directions, and take the average."""
-    assert pair.fixed_fine is not None and pair.moving_fine is not None
+    assert pair.fixed_fine is not None
+    assert pair.moving_fine is not None
     there = refine_displacement(integrate(velocity, steps=6), pair.fixed_fine, pair.moving_fine, lam=lam)
     if not symmetric:
         return there
