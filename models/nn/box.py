@@ -28,7 +28,7 @@ def box_mean(volume: torch.Tensor, window: int) -> torch.Tensor:
     >>> box_mean(torch.ones(1, 1, 5, 5, 5), 3)[0, 0, 2, 2, 2].item()
     1.0
     """
-    mean: torch.Tensor = _BoxMean.apply(volume, window)  # type: ignore[no-untyped-call]
+    mean: torch.Tensor = _BoxMean.apply(volume, window)
     return mean
 
 
