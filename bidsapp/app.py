@@ -73,6 +73,10 @@ def run_app(settings: Settings) -> int:
     HyperPrepError
         If the run cannot start.
     """
+    if settings.prefetch:
+        from hyperprep.bidsapp.prefetch import run_prefetch
+
+        return run_prefetch(settings)
     if settings.analysis_level == "group":
         from hyperprep.bidsapp.group import run_group
 

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.database import check_database
 from hyperprep.bidsapp.layout import read_filters
 from hyperprep.bidsapp.places import check_locations, check_writable
 from hyperprep.bidsapp.query import available_participants, choose_participants
 from hyperprep.bidsapp.resources import read_plugin, resolve_device
-from hyperprep.bidsapp.template import find_template
+from hyperprep.bidsapp.template import check_template, find_template
 from hyperprep.bidsapp.validate import Verdict, validate
 from hyperprep.exceptions import HyperPrepError, NoInputError, ScanError, UsageError
 from hyperprep.workflows.settings import OutputSpace, Template
@@ -121,10 +122,13 @@ def preflight(settings: Settings) -> Plan:
         problems.stop_if_any()
         return Plan(participants=participants or ())
     problems.attempt(read_filters, settings.bids_filter_file)
+    if settings.bids_dir.is_dir():
+        problems.attempt(check_database, settings)
     problems.attempt(check_labels, settings.labels)
     problems.attempt(check_lambda_regions, settings)
     plugin = problems.attempt(read_plugin, settings.use_plugin)
     template = problems.attempt(find_template, settings.template)
+    checked = problems.attempt(check_template, template) if template else None
     spaces = problems.attempt(choose_spaces, settings, template) if template else ()
     digests = problems.attempt(check_weights, settings.weights_dir)
     device = problems.attempt(resolve_device, settings.device)
@@ -136,7 +140,7 @@ def preflight(settings: Settings) -> Plan:
     problems.stop_if_any()
     return Plan(
         participants=participants or (),
-        template=template or Template(),
+        template=checked or Template(),
         output_spaces=spaces or (),
         weights_sha256=digests or {},
         device=device or "cpu",
