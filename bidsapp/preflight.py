@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.database import check_database
 from hyperprep.bidsapp.layout import read_filters
+from hyperprep.bidsapp.memory import check_plugin
 from hyperprep.bidsapp.places import check_locations, check_writable
 from hyperprep.bidsapp.query import available_participants, choose_participants
 from hyperprep.bidsapp.resources import read_plugin, resolve_device
@@ -127,6 +128,7 @@ def preflight(settings: Settings) -> Plan:
     problems.attempt(check_labels, settings.labels)
     problems.attempt(check_lambda_regions, settings)
     plugin = problems.attempt(read_plugin, settings.use_plugin)
+    problems.attempt(check_plugin, settings, plugin)
     template = problems.attempt(find_template, settings.template)
     checked = problems.attempt(check_template, template) if template else None
     spaces = problems.attempt(choose_spaces, settings, template) if template else ()

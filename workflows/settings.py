@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-#: A head scan of 1 mm voxels, where the number of voxels is not known.
-SCAN_VOXELS = 176 * 256 * 256
-#: The template that nilearn carries, at 1 mm.
-TEMPLATE_VOXELS = 197 * 233 * 189
+from hyperprep.workflows.memory import SCAN_VOXELS, TEMPLATE_VOXELS
+
 #: Name under which the further segmentation is written (``seg-hyperprep_dseg``).
 SEGMENTATION_NAME = "hyperprep"
 
