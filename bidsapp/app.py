@@ -14,6 +14,7 @@ from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.description import describe_output
 from hyperprep.bidsapp.graph import build_workflow, write_graph
 from hyperprep.bidsapp.logs import LOGGER, logging_to, shared_log_dir, write_run_record
+from hyperprep.bidsapp.participants import misnamed_participants
 from hyperprep.bidsapp.places import check_locations, check_writable
 from hyperprep.bidsapp.preflight import Plan, preflight
 from hyperprep.bidsapp.query import ParticipantInput, SessionInput, find_inputs
@@ -95,6 +96,10 @@ def run_app(settings: Settings) -> int:
         LOGGER.debug("settings: %s", dict(settings.as_mapping()))
         if settings.reports_only:
             return _finish(settings, _without_results(settings, plan.participants), Reports(settings), log)
+        for folder in misnamed_participants(settings.bids_dir):
+            LOGGER.warning(
+                "the folder %s is left out: a BIDS label has letters and digits only; rename it", folder
+            )
         if plan.verdict.remark:
             LOGGER.warning("%s", plan.verdict.remark)
         inputs = check_scans(find_inputs(settings, plan.participants), settings.nprocs)

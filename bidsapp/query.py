@@ -11,8 +11,7 @@ from typing import Any
 
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.database import FILE_NAME, differences, in_dataset, open_database
-from hyperprep.bidsapp.layout import open_layout, read_filters
-from hyperprep.exceptions import NoInputError
+from hyperprep.bidsapp.layout import NOT_UTF8, open_layout, read_filters
 from hyperprep.workflows.settings import Scan
 
 _EXTENSIONS = [".nii", ".nii.gz"]
@@ -66,50 +65,6 @@ class ParticipantInput:
     remarks: tuple[str, ...] = ()
 
 
-def available_participants(bids_dir: Path) -> tuple[str, ...]:
-    """List the participants of a data set by their folders, without looking into them.
-
-    Raises
-    ------
-    NoInputError
-        If the folder cannot be listed.
-    """
-    try:
-        with os.scandir(bids_dir) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith("sub-") and entry.is_dir()]
-    except OSError as error:
-        raise NoInputError(f"the input folder {bids_dir} cannot be listed: {error.strerror}") from error
-    return tuple(sorted(name[4:] for name in names))
-
-
-def choose_participants(available: Sequence[str], wanted: Sequence[str], bids_dir: Path) -> tuple[str, ...]:
-    """Choose the participants that are asked for.
-
-    Raises
-    ------
-    NoInputError
-        If one is not there, naming those that are, or if there is none at all.
-
-    Examples
-    --------
-    >>> choose_participants(["01", "02"], ["02"], Path("/data"))
-    ('02',)
-    """
-    if not available:
-        raise NoInputError(f"{bids_dir} has no participant: no folder there is called sub-<label>")
-    missing = [label for label in wanted if label not in available]
-    if missing:
-        raise NoInputError(
-            f"unknown participant {', '.join(missing)}; {bids_dir} has {_shortened(available)}"
-        )
-    return tuple(label for label in available if not wanted or label in wanted)
-
-
-def _shortened(labels: Sequence[str], most: int = 20) -> str:
-    text = ", ".join(labels[:most])
-    return text if len(labels) <= most else f"{text} and {len(labels) - most} more"
-
-
 def find_inputs(settings: Settings, participants: Sequence[str]) -> tuple[ParticipantInput, ...]:
     """Find the scan of every chosen session, with what derivatives have for it.
 
@@ -131,7 +86,14 @@ def find_inputs(settings: Settings, participants: Sequence[str]) -> tuple[Partic
     else:
         layout = open_database(settings.bids_dir, settings.bids_database_dir)
     masks = [(name, open_layout(path, participants, derivative=True)) for name, path in settings.derivatives]
-    return tuple(_participant(settings, label, layout, masks, filters) for label in participants)
+    found = []
+    for label in participants:
+        try:
+            found.append(_participant(settings, label, layout, masks, filters))
+        except OSError as error:
+            reason = f"{error.filename} cannot be read: {error.strerror}; check its permissions"
+            found.append(ParticipantInput(label, problems=(reason,)))
+    return tuple(found)
 
 
 def _participant(
@@ -161,6 +123,7 @@ def _participant(
         for ses in _session_folders(settings.bids_dir / f"sub-{label}")
         if by_session and ses not in by_session and not settings.session_label
     ]
+    problems += _undecodable(settings.bids_dir / f"sub-{label}")
     if settings.bids_database_dir is not None:
         remarks += _outdated(settings, settings.bids_database_dir, layout, label)
     if settings.subject_anatomical_reference == "first-lex" and len(by_session) > 1:
@@ -209,6 +172,17 @@ def _outdated(settings: Settings, folder: Path, layout: Any, label: str) -> list
 def _session_folders(subject: Path) -> list[str]:
     with os.scandir(subject) as entries:
         return sorted(e.name[4:] for e in entries if e.name.startswith("ses-") and e.is_dir())
+
+
+def _undecodable(subject: Path) -> list[str]:
+    """Name the T1w images whose names cannot be read as text."""
+    found = [path for where in ("anat", "ses-*/anat") for path in subject.glob(f"{where}/*_T1w.nii*")]
+    return [
+        f"{os.fsencode(path).decode(errors='backslashreplace')} has a name that is not UTF-8, which BIDS "
+        "requires; rename it"
+        for path in sorted(found)
+        if NOT_UTF8.search(str(path))
+    ]
 
 
 def _no_t1w(settings: Settings, label: str) -> str:

@@ -32,24 +32,24 @@ class Need:
 
 
 NEEDS: dict[str, Need] = {
-    "load": Need(0.5, 24),
-    "conform": Need(0.5, 24),
-    "n4": Need(0.5, 36),
-    "locate": Need(1.9, 16),
-    "brain_mask": Need(0.5, 24),
-    "prealign": Need(0.6, 24),
-    "segment": Need(1.8, 40),
-    "measure": Need(0.5, 4),
-    "strip": Need(0.5, 20),
-    "register": Need(2.1, 16),
-    "register_symmetric": Need(2.6, 16),
-    "resample": Need(0.5, 16),
-    "grid": Need(0.5, 16),
-    "quality": Need(0.6, 24),
-    "contours": Need(0.6, 32),
-    "slider": Need(0.6, 16),
-    "alignment": Need(0.6, 16),
-    "drawing": Need(0.6, 16),
+    "load": Need(0.5, 15),
+    "conform": Need(0.5, 14),
+    "n4": Need(0.5, 32),
+    "locate": Need(1.8, 7),
+    "brain_mask": Need(0.5, 20),  # not measured: as strip, and the label image of the connected parts
+    "prealign": Need(0.5, 19),
+    "segment": Need(1.7, 22),
+    "measure": Need(0.5, 14),
+    "strip": Need(0.5, 18),
+    "register": Need(1.9, 22),
+    "register_symmetric": Need(2.4, 22),  # not measured: five more displacement fields of the template's size
+    "resample": Need(0.5, 18),
+    "grid": Need(0.5, 18),
+    "quality": Need(0.4, 44),
+    "contours": Need(0.5, 28),
+    "slider": Need(0.5, 14),
+    "alignment": Need(0.4, 20),
+    "drawing": Need(0.4, 20),
 }
 """By step; the key is the node's name or, where several nodes do the same, what they do."""
 

@@ -13,7 +13,8 @@ import pytest
 
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.layout import read_filters
-from hyperprep.bidsapp.query import available_participants, choose_participants, find_inputs
+from hyperprep.bidsapp.participants import available_participants, choose_participants
+from hyperprep.bidsapp.query import find_inputs
 from hyperprep.exceptions import NoInputError, UsageError
 
 Maker = Callable[..., Path]
