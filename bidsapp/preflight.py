@@ -36,7 +36,7 @@ class PreflightError(HyperPrepError):
     """
 
     def __init__(self, problems: Sequence[HyperPrepError]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple({str(problem): problem for problem in problems}.values())
         self.exit_code = self.problems[0].exit_code
         texts = [str(problem) for problem in self.problems]
         if len(texts) > 1:
