@@ -117,7 +117,7 @@ def fetch_template(name: str, home: Path, client: Client | None = None) -> list[
 
 def _installed_client() -> Client:
     client: Any = importlib.import_module("templateflow.api")
-    return client  # type: ignore[no-any-return]
+    return client
 
 
 def _fetch(client: Client, name: str, path: Path, holder: Template, **query: Any) -> bool:
