@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.description import describe_output
 from hyperprep.bidsapp.graph import build_workflow, write_graph
 from hyperprep.bidsapp.logs import LOGGER, logging_to, shared_log_dir, write_run_record
+from hyperprep.bidsapp.participants import misnamed_participants
 from hyperprep.bidsapp.places import check_locations, check_writable
 from hyperprep.bidsapp.preflight import Plan, preflight
 from hyperprep.bidsapp.query import ParticipantInput, SessionInput, find_inputs
@@ -73,6 +75,10 @@ def run_app(settings: Settings) -> int:
     HyperPrepError
         If the run cannot start.
     """
+    if settings.prefetch:
+        from hyperprep.bidsapp.prefetch import run_prefetch
+
+        return run_prefetch(settings)
     if settings.analysis_level == "group":
         from hyperprep.bidsapp.group import run_group
 
@@ -90,6 +96,10 @@ def run_app(settings: Settings) -> int:
         LOGGER.debug("settings: %s", dict(settings.as_mapping()))
         if settings.reports_only:
             return _finish(settings, _without_results(settings, plan.participants), Reports(settings), log)
+        for folder in misnamed_participants(settings.bids_dir):
+            LOGGER.warning(
+                "the folder %s is left out: a BIDS label has letters and digits only; rename it", folder
+            )
         if plan.verdict.remark:
             LOGGER.warning("%s", plan.verdict.remark)
         inputs = check_scans(find_inputs(settings, plan.participants), settings.nprocs)
@@ -148,21 +158,23 @@ def check_scans(inputs: Sequence[ParticipantInput], threads: int) -> tuple[Parti
     Returns
     -------
     tuple of ParticipantInput
-        Without the sessions whose scan cannot be used; the reasons are among the problems.
+        With the number of each scan's voxels, without the sessions whose scan cannot be used; the reasons are
+        among the problems.
     """
     sessions = [session for participant in inputs for session in participant.sessions]
     with ThreadPoolExecutor(max_workers=max(1, min(threads, 2))) as pool:
-        reasons = dict(zip(map(id, sessions), pool.map(_reason_against, sessions), strict=True))
+        found = dict(zip(map(id, sessions), pool.map(_checked, sessions), strict=True))
     checked = []
     for participant in inputs:
-        good = tuple(session for session in participant.sessions if reasons[id(session)] is None)
-        bad = tuple(text for session in participant.sessions if (text := reasons[id(session)]) is not None)
+        results = [found[id(session)] for session in participant.sessions]
+        good = tuple(result for result in results if isinstance(result, SessionInput))
+        bad = tuple(result for result in results if isinstance(result, str))
         checked.append(replace(participant, sessions=good, problems=(*participant.problems, *bad)))
     return tuple(checked)
 
 
-def _reason_against(session: SessionInput) -> str | None:
-    """Say why a session cannot be processed, or return None."""
+def _checked(session: SessionInput) -> SessionInput | str:
+    """Return a session with its scan's number of voxels, or say why it cannot be processed."""
     from hyperprep.models.spatial.images import read_dseg, read_mask, read_scan
 
     scan = session.scan
@@ -180,7 +192,7 @@ def _reason_against(session: SessionInput) -> str | None:
             read_dseg(scan.dseg, like=image)
     except HyperPrepError as error:
         return str(error)
-    return None
+    return replace(session, scan=replace(scan, voxels=math.prod(image.shape)))
 
 
 def _tell(participant: ParticipantInput, findings: Mapping[str, tuple[str, ...]], settings: Settings) -> None:

@@ -74,6 +74,12 @@ class Settings:
         Labels without ``sub-``/``ses-``; empty means all.
     bids_filter_file
         JSON with PyBIDS filters under the key ``t1w``.
+    subject_anatomical_reference
+        ``"sessionwise"`` processes every session, ``"first-lex"`` only the participant's first T1w image in
+        lexicographic order.
+    bids_database_dir
+        Folder of a PyBIDS database of the whole data set; made there if it is new or empty. ``None`` looks
+        only at the chosen participants' folders.
     derivatives
         Pairs (name, folder) of derivative data sets whose brain masks and segmentations are used.
     skip_bids_validation
@@ -122,6 +128,8 @@ class Settings:
         Only write the reports again, from outputs that exist.
     boilerplate_only
         Only write the methods text with citations.
+    prefetch
+        Only fetch what a run with these settings needs from the network.
     resource_monitor
         Record memory and CPU load of every node.
     verbose
@@ -136,6 +144,8 @@ class Settings:
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
     bids_filter_file: Path | None = None
+    subject_anatomical_reference: str = "sessionwise"
+    bids_database_dir: Path | None = None
     derivatives: tuple[tuple[str, Path], ...] = ()
     skip_bids_validation: bool = False
     nprocs: int = field(default_factory=available_cpus)
@@ -160,6 +170,7 @@ class Settings:
     stop_on_first_crash: bool = False
     reports_only: bool = False
     boilerplate_only: bool = False
+    prefetch: bool = False
     resource_monitor: bool = False
     verbose: int = 0
     run_uuid: str = field(default_factory=new_run_uuid)

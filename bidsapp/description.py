@@ -141,7 +141,9 @@ def _refuse_foreign(path: Path, found: Mapping[str, Any]) -> None:
         raise OutputError(
             f"{path.parent} holds a raw BIDS data set ({found.get('Name')!r}); choose another output"
         )
-    makers = [maker.get("Name") for maker in found.get("GeneratedBy", []) if isinstance(maker, dict)]
+    listed = found.get("GeneratedBy")
+    listed = listed if isinstance(listed, list) else [listed]
+    makers = [maker.get("Name") for maker in listed if isinstance(maker, dict)]
     if "HyperPrep" not in makers:
         raise OutputError(
             f"{path.parent} holds derivatives of {', '.join(map(str, makers)) or 'another program'}; "

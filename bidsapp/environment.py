@@ -48,7 +48,8 @@ def prepare_environment(settings: Settings, environ: MutableMapping[str, str] = 
         }
     )
     filled = templateflow_home(environ)
-    environ["TEMPLATEFLOW_HOME"] = str(filled if _has_files(filled) else cache / "templateflow")
+    usable = settings.prefetch or _has_files(filled)
+    environ["TEMPLATEFLOW_HOME"] = str(filled if usable else cache / "templateflow")
     home = Path(environ.get("HOME") or "/nonexistent")
     if not (home.is_dir() and os.access(home, os.W_OK)):
         environ["HOME"] = str(cache)

@@ -14,7 +14,7 @@ from hyperprep.bidsapp.cohort import write_cohort_lambda
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.description import write_atomically
 from hyperprep.bidsapp.logs import LOGGER
-from hyperprep.bidsapp.query import available_participants
+from hyperprep.bidsapp.participants import available_participants
 from hyperprep.bidsapp.reports.group import write_group_page
 from hyperprep.exceptions import NoInputError
 

@@ -9,10 +9,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hyperprep.exceptions import UsageError
+from hyperprep.exceptions import NoInputError, UsageError
 
 #: Queries of other NiPreps in a shared filter file; they select images that are not read here.
 _FOREIGN_QUERIES = frozenset({"bold", "sbref", "fmap", "t2w", "flair", "roi", "dwi", "pet", "asl", "xfm"})
+
+#: What Python makes of the bytes of a name that is not UTF-8; neither PyBIDS nor JSON can hold it.
+NOT_UTF8 = re.compile("[\ud800-\udfff]")
 
 
 def read_filters(path: Path | None) -> Mapping[str, Any]:
@@ -60,6 +63,16 @@ def read_filters(path: Path | None) -> Mapping[str, Any]:
                 f"--bids-filter-file {path}: {entity!r} is no entity of BIDS as PyBIDS names them"
                 + (f"; near matches: {', '.join(near)}" if near else "")
             )
+    for entity, value in content["t1w"].items():
+        if any(isinstance(one, (dict, list)) for one in (value if isinstance(value, list) else [value])):
+            raise UsageError(
+                f"--bids-filter-file {path}: {entity!r} must be text, a number, null or a list of these, not "
+                f"{json.dumps(value)}"
+            )
+    if filters.get("datatype", "anat") != "anat":
+        raise UsageError(
+            f"--bids-filter-file {path}: T1w images have the datatype anat, no other can be chosen"
+        )
     for fixed in ("subject", "extension"):
         if fixed in filters:
             raise UsageError(f"--bids-filter-file {path}: {fixed!r} cannot be filtered on here")
@@ -83,16 +96,27 @@ def open_layout(root: Path, participants: Iterable[str], *, derivative: bool = F
     Returns
     -------
     bids.layout.BIDSLayout
-        Without metadata.
+        Without metadata, and without files whose names are not UTF-8.
+
+    Raises
+    ------
+    NoInputError
+        If a folder cannot be read.
     """
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     labels = "|".join(re.escape(label) for label in participants)
     everything_else = re.compile(rf"^/(?!sub-({labels})(/ses-[^/]+)?(/anat(/[^/]+\.[^/]+)?)?$)")
-    return BIDSLayout(
-        root,
-        validate=False,
-        derivatives=False,
-        config=["bids", "derivatives"] if derivative else ["bids"],
-        indexer=BIDSLayoutIndexer(validate=False, ignore=[everything_else], index_metadata=False),
-    )
+    ignored = [everything_else, NOT_UTF8]
+    try:
+        return BIDSLayout(
+            root,
+            validate=False,
+            derivatives=False,
+            config=["bids", "derivatives"] if derivative else ["bids"],
+            indexer=BIDSLayoutIndexer(validate=False, ignore=ignored, index_metadata=False),
+        )
+    except OSError as error:
+        raise NoInputError(
+            f"{error.filename or root} cannot be read: {error.strerror or error}; check its permissions"
+        ) from error

@@ -63,7 +63,13 @@ def shared_lock(work_dir: Path, name: str) -> Iterator[None]:
 
 def _lock_file(work_dir: Path, name: str) -> Path:
     folder = work_dir / WORKFLOW_NAME / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the folder {folder} cannot be made: {error.strerror}; remove what is in its way, or choose "
+            "another working folder by -w"
+        ) from error
     return folder / name
 
 

@@ -15,6 +15,7 @@ import tomli_w
 from hyperprep import __version__
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.description import write_atomically
+from hyperprep.exceptions import OutputError
 
 LOGGER = logging.getLogger("hyperprep.bidsapp")
 _NIPYPE_LOGGERS = ("nipype", "nipype.workflow", "nipype.interface", "nipype.utils")
@@ -41,12 +42,23 @@ def logging_to(path: Path, verbose: int) -> Iterator[None]:
         Log file; its folder is made.
     verbose
         Number of ``-v``: 0 for progress, 1 for Nipype's messages too, 2 for everything.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"the log file {path} cannot be made: {error.strerror}; remove what is in its way, or choose "
+            "another output folder"
+        ) from error
     screen = logging.StreamHandler(sys.stderr)
     screen.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     screen.setLevel(logging.DEBUG if verbose > 1 else logging.INFO)
-    record = logging.FileHandler(path, encoding="utf-8")
     record.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     ours, warned, nipype = (logging.getLogger(name) for name in ("hyperprep", "py.warnings", "nipype"))
     ours.setLevel(logging.DEBUG)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.database import check_database
+from hyperprep.bidsapp.datasets import check_dataset, check_derivatives
 from hyperprep.bidsapp.layout import read_filters
+from hyperprep.bidsapp.memory import check_plugin
+from hyperprep.bidsapp.participants import available_participants, choose_participants
 from hyperprep.bidsapp.places import check_locations, check_writable
-from hyperprep.bidsapp.query import available_participants, choose_participants
 from hyperprep.bidsapp.resources import read_plugin, resolve_device
-from hyperprep.bidsapp.template import find_template
+from hyperprep.bidsapp.template import check_template, find_template
 from hyperprep.bidsapp.validate import Verdict, validate
-from hyperprep.exceptions import HyperPrepError, NoInputError, ScanError, UsageError
+from hyperprep.exceptions import HyperPrepError, ScanError, UsageError, WeightsError
 from hyperprep.workflows.settings import OutputSpace, Template
 
 #: Names of the space a scan itself lies in; results are always written there.
@@ -34,7 +36,7 @@ class PreflightError(HyperPrepError):
     """
 
     def __init__(self, problems: Sequence[HyperPrepError]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple({str(problem): problem for problem in problems}.values())
         self.exit_code = self.problems[0].exit_code
         texts = [str(problem) for problem in self.problems]
         if len(texts) > 1:
@@ -121,10 +123,15 @@ def preflight(settings: Settings) -> Plan:
         problems.stop_if_any()
         return Plan(participants=participants or ())
     problems.attempt(read_filters, settings.bids_filter_file)
+    problems.attempt(check_derivatives, settings)
+    if settings.bids_dir.is_dir():
+        problems.attempt(check_database, settings)
     problems.attempt(check_labels, settings.labels)
     problems.attempt(check_lambda_regions, settings)
     plugin = problems.attempt(read_plugin, settings.use_plugin)
+    problems.attempt(check_plugin, settings, plugin)
     template = problems.attempt(find_template, settings.template)
+    checked = problems.attempt(check_template, template) if template else None
     spaces = problems.attempt(choose_spaces, settings, template) if template else ()
     digests = problems.attempt(check_weights, settings.weights_dir)
     device = problems.attempt(resolve_device, settings.device)
@@ -136,7 +143,7 @@ def preflight(settings: Settings) -> Plan:
     problems.stop_if_any()
     return Plan(
         participants=participants or (),
-        template=template or Template(),
+        template=checked or Template(),
         output_spaces=spaces or (),
         weights_sha256=digests or {},
         device=device or "cpu",
@@ -157,34 +164,6 @@ def _invalid(bids_dir: Path, errors: Sequence[str]) -> ScanError:
     return ScanError(
         f"the BIDS validator rejects {bids_dir}: {listed}. Mend the data set, or use --skip-bids-validation"
     )
-
-
-def check_dataset(settings: Settings) -> None:
-    """Check that the input is a BIDS data set.
-
-    Raises
-    ------
-    NoInputError
-        If the folder or its ``dataset_description.json`` is missing or unreadable; with
-        ``--skip-bids-validation`` only if the folder is.
-    """
-    root = settings.bids_dir
-    if not root.is_dir():
-        found = "is a file, not a folder" if root.exists() else "does not exist"
-        raise NoInputError(f"the input {root} {found}")
-    if settings.skip_bids_validation:
-        return
-    path = root / "dataset_description.json"
-    hint = "give the root of a BIDS data set, or use --skip-bids-validation"
-    if not path.is_file():
-        raise NoInputError(f"{root} has no dataset_description.json, so it is no BIDS data set; {hint}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise NoInputError(f"{path} is not valid JSON ({error}); {hint}") from error
-    absent = [key for key in ("Name", "BIDSVersion") if not isinstance(content, dict) or key not in content]
-    if absent:
-        raise NoInputError(f"{path} lacks {' and '.join(absent)}, which BIDS requires; {hint}")
 
 
 def check_labels(labels: Sequence[str]) -> None:
@@ -258,11 +237,19 @@ def check_weights(weights_dir: Path | None) -> Mapping[str, str]:
 
     Raises
     ------
+    WeightsError
+        If the folder given holds no weights.
     PreflightError
         If some are missing or damaged; all of them are named.
     """
     from hyperprep.models.weights import SHIPPED, find_weights
+    from hyperprep.models.weights.resolver import MANIFEST
 
+    if weights_dir is not None and not (weights_dir / MANIFEST).is_file():
+        raise WeightsError(
+            f"--weights-dir {weights_dir} has no {MANIFEST}, so nothing in it would be used; give the "
+            "folder that the weights were exported to"
+        )
     problems = _Problems()
     found = {
         name: problems.attempt(lambda n: find_weights(n, weights_dir=weights_dir), name) for name in SHIPPED

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperprep.bidsapp.config import Settings
-from hyperprep.bidsapp.layout import open_layout, read_filters
-from hyperprep.exceptions import NoInputError
+from hyperprep.bidsapp.database import FILE_NAME, differences, in_dataset, open_database
+from hyperprep.bidsapp.layout import NOT_UTF8, open_layout, read_filters
 from hyperprep.workflows.settings import Scan
 
 _EXTENSIONS = [".nii", ".nii.gz"]
@@ -65,50 +65,6 @@ class ParticipantInput:
     remarks: tuple[str, ...] = ()
 
 
-def available_participants(bids_dir: Path) -> tuple[str, ...]:
-    """List the participants of a data set by their folders, without looking into them.
-
-    Raises
-    ------
-    NoInputError
-        If the folder cannot be listed.
-    """
-    try:
-        with os.scandir(bids_dir) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith("sub-") and entry.is_dir()]
-    except OSError as error:
-        raise NoInputError(f"the input folder {bids_dir} cannot be listed: {error.strerror}") from error
-    return tuple(sorted(name[4:] for name in names))
-
-
-def choose_participants(available: Sequence[str], wanted: Sequence[str], bids_dir: Path) -> tuple[str, ...]:
-    """Choose the participants that are asked for.
-
-    Raises
-    ------
-    NoInputError
-        If one is not there, naming those that are, or if there is none at all.
-
-    Examples
-    --------
-    >>> choose_participants(["01", "02"], ["02"], Path("/data"))
-    ('02',)
-    """
-    if not available:
-        raise NoInputError(f"{bids_dir} has no participant: no folder there is called sub-<label>")
-    missing = [label for label in wanted if label not in available]
-    if missing:
-        raise NoInputError(
-            f"unknown participant {', '.join(missing)}; {bids_dir} has {_shortened(available)}"
-        )
-    return tuple(label for label in available if not wanted or label in wanted)
-
-
-def _shortened(labels: Sequence[str], most: int = 20) -> str:
-    text = ", ".join(labels[:most])
-    return text if len(labels) <= most else f"{text} and {len(labels) - most} more"
-
-
 def find_inputs(settings: Settings, participants: Sequence[str]) -> tuple[ParticipantInput, ...]:
     """Find the scan of every chosen session, with what derivatives have for it.
 
@@ -125,9 +81,19 @@ def find_inputs(settings: Settings, participants: Sequence[str]) -> tuple[Partic
         In the order of `participants`.
     """
     filters = read_filters(settings.bids_filter_file)
-    layout = open_layout(settings.bids_dir, participants)
+    if settings.bids_database_dir is None:
+        layout = open_layout(settings.bids_dir, participants)
+    else:
+        layout = open_database(settings.bids_dir, settings.bids_database_dir)
     masks = [(name, open_layout(path, participants, derivative=True)) for name, path in settings.derivatives]
-    return tuple(_participant(settings, label, layout, masks, filters) for label in participants)
+    found = []
+    for label in participants:
+        try:
+            found.append(_participant(settings, label, layout, masks, filters))
+        except OSError as error:
+            reason = f"{error.filename} cannot be read: {error.strerror}; check its permissions"
+            found.append(ParticipantInput(label, problems=(reason,)))
+    return tuple(found)
 
 
 def _participant(
@@ -139,7 +105,7 @@ def _participant(
 ) -> ParticipantInput:
     """Collect the sessions of one participant."""
     images = layout.get(
-        subject=label, extension=_EXTENSIONS, **{"suffix": "T1w", "datatype": "anat", **filters}
+        subject=label, extension=_EXTENSIONS, scope="self", **{"suffix": "T1w", "datatype": "anat", **filters}
     )
     by_session: dict[str | None, list[Any]] = {}
     for image in sorted(images, key=lambda image: image.path):
@@ -152,12 +118,18 @@ def _participant(
             problems += [f"sub-{label} has no T1w image in session {ses}" for ses in absent]
     if not by_session:
         problems.append(_no_t1w(settings, label))
-    sessions: list[SessionInput] = []
     remarks = [
         f"session {ses} has no T1w image and is left out"
         for ses in _session_folders(settings.bids_dir / f"sub-{label}")
         if by_session and ses not in by_session and not settings.session_label
     ]
+    problems += _undecodable(settings.bids_dir / f"sub-{label}")
+    if settings.bids_database_dir is not None:
+        remarks += _outdated(settings, settings.bids_database_dir, layout, label)
+    if settings.subject_anatomical_reference == "first-lex" and len(by_session) > 1:
+        by_session, left_out = _first_lexicographic(by_session)
+        remarks.append(left_out)
+    sessions: list[SessionInput] = []
     for ses in sorted(by_session, key=lambda ses: ses or ""):
         first, *others = by_session[ses]
         if others:
@@ -165,16 +137,52 @@ def _participant(
             remarks.append(f"{first.filename} is used as the session's first T1w image; not used: {names}")
         mask, mask_uri = _from_derivatives(first, derivatives, _MASKS, "brain mask", remarks)
         dseg, _ = _from_derivatives(first, derivatives, _SEGMENTATIONS, "segmentation", remarks)
-        path = Path(first.path)
+        path, *unused = (in_dataset(image.path, layout.root, settings.bids_dir) for image in by_session[ses])
         stripped = _skull_stripped(path, settings.bids_dir)
         scan = Scan(path, mask=mask, dseg=dseg, mask_uri=mask_uri, skull_stripped=stripped)
-        sessions.append(SessionInput(ses, scan, tuple(Path(image.path) for image in others)))
+        sessions.append(SessionInput(ses, scan, tuple(unused)))
     return ParticipantInput(label, tuple(sessions), tuple(problems), tuple(remarks))
+
+
+def _first_lexicographic(by_session: Mapping[Any, list[Any]]) -> tuple[dict[Any, list[Any]], str]:
+    """Keep the session whose first image comes first of all, and say which sessions are left out."""
+    chosen = min(by_session, key=lambda ses: by_session[ses][0].path)
+    others = "; ".join(
+        f"{'no session' if ses is None else f'session {ses}'} ({', '.join(i.filename for i in images)})"
+        for ses, images in by_session.items()
+        if ses != chosen
+    )
+    first = by_session[chosen][0].filename
+    return {chosen: by_session[chosen]}, (
+        f"{first} is the participant's first T1w image, and the only one used "
+        f"(--subject-anatomical-reference first-lex); left out: {others}"
+    )
+
+
+def _outdated(settings: Settings, folder: Path, layout: Any, label: str) -> list[str]:
+    """Say where a database differs from the participant's folder."""
+    gone, new = differences(layout, settings.bids_dir, label)
+    remade = f"delete {folder / FILE_NAME} to have it made again"
+    return [
+        *(f"{path} is in the database of --bids-database-dir but not on disk; {remade}" for path in gone),
+        *(f"{path} is not in the database of --bids-database-dir and not used; {remade}" for path in new),
+    ]
 
 
 def _session_folders(subject: Path) -> list[str]:
     with os.scandir(subject) as entries:
         return sorted(e.name[4:] for e in entries if e.name.startswith("ses-") and e.is_dir())
+
+
+def _undecodable(subject: Path) -> list[str]:
+    """Name the T1w images whose names cannot be read as text."""
+    found = [path for where in ("anat", "ses-*/anat") for path in subject.glob(f"{where}/*_T1w.nii*")]
+    return [
+        f"{os.fsencode(path).decode(errors='backslashreplace')} has a name that is not UTF-8, which BIDS "
+        "requires; rename it"
+        for path in sorted(found)
+        if NOT_UTF8.search(str(path))
+    ]
 
 
 def _no_t1w(settings: Settings, label: str) -> str:
@@ -184,6 +192,8 @@ def _no_t1w(settings: Settings, label: str) -> str:
         narrowing.append(f"--session-label {' '.join(settings.session_label)}")
     if settings.bids_filter_file:
         narrowing.append(f"--bids-filter-file {settings.bids_filter_file}")
+    if settings.bids_database_dir:
+        narrowing.append(f"--bids-database-dir {settings.bids_database_dir}")
     within = f" with {' and '.join(narrowing)}" if narrowing else ""
     return f"sub-{label} has no T1w image{within}: looked for *_T1w.nii[.gz] in the anat folders of " + str(
         settings.bids_dir / f"sub-{label}"

@@ -15,8 +15,7 @@ from hyperprep.bidsapp.failures import read_failures
 from hyperprep.bidsapp.graph import WORKFLOW_NAME
 from hyperprep.bidsapp.locks import clean_work_dir, participant_locks, shared_lock, working_in
 from hyperprep.bidsapp.logs import LOGGER, nipype_level, participant_log_dir, shared_log_dir
-from hyperprep.bidsapp.resources import available_memory_gb
-from hyperprep.exceptions import UsageError
+from hyperprep.bidsapp.memory import allowed_gb, check_memory
 from hyperprep.workflows.participant import participant_workflow_name
 
 #: Nodes that expect at least this much memory (GB) are told about when they end.
@@ -107,6 +106,7 @@ def execute(
     from nipype import config as nipype_config
     from nipype.pipeline import engine as pe
 
+    check_memory(workflow, settings, plugin)
     _configure_nipype(nipype_config, workflow.config, settings)
     own = {participant_workflow_name(label): label for label in participants}
     shared = shared_part(workflow, own)
@@ -227,16 +227,11 @@ def make_runner(workflow: Any, settings: Settings, plugin: tuple[str, Mapping[st
     Parameters
     ----------
     workflow
-        Workflow that will be run; its nodes' needs are compared with what is allowed.
+        Workflow that will be run.
     settings
         Settings of this run.
     plugin
         Name and arguments from ``--use-plugin``; ``None`` is our own MultiProc.
-
-    Raises
-    ------
-    UsageError
-        If ``--mem`` allows less than one of the nodes needs.
     """
     import nipype.pipeline.plugins as plugins
 
@@ -245,29 +240,16 @@ def make_runner(workflow: Any, settings: Settings, plugin: tuple[str, Mapping[st
     name, given = plugin or ("MultiProc", {})
     if name != "MultiProc":
         return getattr(plugins, f"{name}Plugin")(plugin_args=dict(given))
-    memory_gb = settings.mem_gb if settings.mem_gb is not None else 0.9 * available_memory_gb()
-    _check_memory(workflow, memory_gb, explicit=settings.mem_gb is not None)
     uses_gpu = any(node.is_gpu_node() for node in workflow._create_flat_graph().nodes())
     arguments = {
         "n_procs": settings.nprocs,
-        "memory_gb": memory_gb,
+        "memory_gb": allowed_gb(settings),
         "n_gpu_procs": settings.threads_per_node if uses_gpu else 0,
         "raise_insufficient": False,
         "log_level": nipype_level(settings.verbose),
         "monitor": settings.resource_monitor,
     }
     return MultiProcPlugin(plugin_args={**arguments, **given})
-
-
-def _check_memory(workflow: Any, memory_gb: float, *, explicit: bool) -> None:
-    nodes = [node for node in workflow._create_flat_graph().nodes() if node.mem_gb > memory_gb]
-    if not nodes:
-        return
-    largest = max(nodes, key=lambda node: node.mem_gb)
-    message = f"step {largest.fullname} needs about {largest.mem_gb:g} GB of memory"
-    if explicit:
-        raise UsageError(f"--mem: {message}, and {memory_gb:g} GB are allowed; allow more")
-    LOGGER.warning("%s, and only %.1f GB are there: it may be ended by the system", message, memory_gb)
 
 
 def _write_resources(workflow: Any, settings: Settings) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from hyperprep.bidsapp.config import DEFAULT_TEMPLATE
 from hyperprep.bidsapp.environment import templateflow_home
-from hyperprep.exceptions import TemplateError
+from hyperprep.exceptions import HyperPrepError, TemplateError
 from hyperprep.workflows.settings import Template
 
 #: Ways in which TemplateFlow writes "1 mm", best first; the empty one is a template without ``res-``.
@@ -100,16 +103,68 @@ def _from_templateflow(name: str, home: Path) -> Template:
 def _t1w_images(folder: Path) -> list[Path]:
     """List the template's T1w images with content, the finest grid first."""
     name = folder.name
-    candidates = [folder / f"{name}{res}_T1w{ext}" for res in _RESOLUTIONS for ext in (".nii.gz", ".nii")]
+    candidates = [folder / one for one in t1w_names(name.removeprefix("tpl-"))]
     return [path for path in candidates if path.is_file() and path.stat().st_size > 0]
 
 
-def _mask_beside(image: Path) -> Path | None:
-    """Find the brain mask that lies beside a template, named as TemplateFlow names it."""
+def t1w_names(name: str) -> list[str]:
+    """List the file names of a template's T1w image that can be used, the finest grid first.
+
+    Examples
+    --------
+    >>> t1w_names("Mine")[:2]
+    ['tpl-Mine_res-01_T1w.nii.gz', 'tpl-Mine_res-01_T1w.nii']
+    """
+    return [f"tpl-{name}{res}_T1w{ext}" for res in _RESOLUTIONS for ext in (".nii.gz", ".nii")]
+
+
+def mask_beside(image: Path) -> Path:
+    """Name the brain mask that would lie beside a template, as TemplateFlow names it.
+
+    Examples
+    --------
+    >>> mask_beside(Path("tpl-Mine_res-1_T1w.nii.gz")).name
+    'tpl-Mine_res-1_desc-brain_mask.nii.gz'
+    """
     stem, _, extension = image.name.partition(".")
     prefix = stem.rsplit("_", 1)[0] if "_" in stem else stem
-    mask = image.with_name(f"{prefix}_desc-brain_mask.{extension}")
+    return image.with_name(f"{prefix}_desc-brain_mask.{extension}")
+
+
+def _mask_beside(image: Path) -> Path | None:
+    mask = mask_beside(image)
     return mask.absolute() if mask.is_file() and mask.stat().st_size > 0 else None
+
+
+def check_template(template: Template) -> Template:
+    """Read a template's files once, so that one that cannot be used is told before anything is computed.
+
+    Parameters
+    ----------
+    template
+        What :func:`find_template` gives.
+
+    Returns
+    -------
+    Template
+        With its number of voxels.
+
+    Raises
+    ------
+    ScanError, NoInputError
+        If the image is no three-dimensional volume, or truncated, or the mask is empty.
+    """
+    from hyperprep.models.spatial.images import read_mask, read_scan
+
+    if template.image is None:
+        return template
+    try:
+        image = read_scan(template.image)
+        if template.mask is not None:
+            read_mask(template.mask, like=image)
+    except HyperPrepError as error:
+        raise type(error)(f"template {template.name}: {error}") from error
+    return replace(template, voxels=int(np.prod(image.shape)))
 
 
 def _refuse_empty(path: Path) -> None:
@@ -119,7 +174,7 @@ def _refuse_empty(path: Path) -> None:
 
 def _how_to_fetch(name: str) -> str:
     return (
-        "Nothing is downloaded during a run; on a machine with network fetch it by "
-        f"python -c \"import templateflow.api as t; t.get('{name}', suffix=['T1w', 'mask'])\" "
-        "and point TEMPLATEFLOW_HOME at that cache"
+        "Nothing is downloaded during a run; on a machine with network fetch it by the same command with "
+        f"--prefetch (or: bidsapp . . participant --template {name} --prefetch), and point "
+        "TEMPLATEFLOW_HOME at that cache"
     )

@@ -14,6 +14,7 @@ from hyperprep.interfaces.quality import CollectQuality
 from hyperprep.interfaces.transform import ApplyTransform
 from hyperprep.workflows.brain_mask import MaskSource, init_brain_mask_wf
 from hyperprep.workflows.conform import init_conform_wf
+from hyperprep.workflows.memory import grid_voxels, needed_gb
 from hyperprep.workflows.outputs import init_ds_native_wf, init_ds_standard_wf, init_ds_transforms_wf
 from hyperprep.workflows.prealign import init_prealign_wf
 from hyperprep.workflows.register import init_register_wf
@@ -130,13 +131,18 @@ def init_anat_wf(
         "weights_dir": settings.weights_dir,
         "weights_sha256": settings.weights_sha256,
     }
-    conform_wf = init_conform_wf(bias_correct=settings.bias_correct, omp_nthreads=settings.omp_nthreads)
-    conform_wf.inputs.inputnode.t1w = str(scan.t1w)
-    brain_mask_wf = init_brain_mask_wf(source=source, mask=scan.mask, **model)
-    prealign_wf = init_prealign_wf(
-        dof=settings.dof, on_failure=settings.on_failure, omp_nthreads=settings.omp_nthreads
+    both = scan.voxels + template.voxels
+    conform_wf = init_conform_wf(
+        bias_correct=settings.bias_correct, omp_nthreads=settings.omp_nthreads, voxels=scan.voxels
     )
-    segment_wf = init_segment_wf(labels=settings.labels, use_mask=source != "network", **model)
+    conform_wf.inputs.inputnode.t1w = str(scan.t1w)
+    brain_mask_wf = init_brain_mask_wf(source=source, mask=scan.mask, voxels=scan.voxels, **model)
+    prealign_wf = init_prealign_wf(
+        dof=settings.dof, on_failure=settings.on_failure, omp_nthreads=settings.omp_nthreads, voxels=both
+    )
+    segment_wf = init_segment_wf(
+        labels=settings.labels, use_mask=source != "network", voxels=scan.voxels, **model
+    )
     register_wf = init_register_wf(
         lam=settings.lam,
         lambda_regions=settings.lambda_regions,
@@ -144,6 +150,7 @@ def init_anat_wf(
         symmetric=settings.symmetric,
         sweep_steps=SWEEP_STEPS if settings.reportlets else 0,
         given_dseg=scan.dseg is not None,
+        voxels=both,
         **model,
     )
     workflow.connect([
@@ -180,17 +187,18 @@ def init_anat_wf(
         workflow.connect([(segment_wf, register_wf, [("outputnode.all_dseg", "inputnode.t1w_dseg")])])
     else:
         register_wf.inputs.inputnode.t1w_dseg = str(scan.dseg)
-    quality = _add_quality(workflow, scan, settings)
+    quality = _add_quality(workflow, scan, template, settings)
     _add_sinks(workflow, quality, scan, template, settings, output_spaces)
     if settings.reportlets:
         _add_reportlets(workflow, quality, scan, template, settings)
     return workflow
 
 
-def _add_quality(workflow: Workflow, scan: Scan, settings: AnatSettings) -> pe.Node:
+def _add_quality(workflow: Workflow, scan: Scan, template: Template, settings: AnatSettings) -> pe.Node:
     """Gather the figures of all steps; bring the structures to the template to compare them."""
-    quality = pe.Node(CollectQuality(), name="quality", mem_gb=0.5)
-    options = {"n_procs": settings.omp_nthreads, "mem_gb": 1.0}
+    quality = pe.Node(CollectQuality(), name="quality", mem_gb=needed_gb("quality", template.voxels))
+    needed = needed_gb("resample", scan.voxels + template.voxels)
+    options = {"n_procs": settings.omp_nthreads, "mem_gb": needed}
     dseg_affine = pe.Node(ApplyTransform(interpolation="label"), name="dseg_affine", **options)
     dseg_std = pe.Node(ApplyTransform(interpolation="label"), name="dseg_std", **options)
     inputnode, conform_wf, brain_mask_wf, prealign_wf, segment_wf, register_wf = (
@@ -261,7 +269,11 @@ def _add_sinks(
         (transforms_wf, outputnode, [("outputnode.quality", "quality")]),
     ])  # fmt: skip
     for index, space in enumerate(output_spaces):
-        resample_wf = init_resample_wf(omp_nthreads=settings.omp_nthreads, name=f"resample_{index}_wf")
+        resample_wf = init_resample_wf(
+            omp_nthreads=settings.omp_nthreads,
+            voxels=scan.voxels + grid_voxels(space.resolution, template.voxels),
+            name=f"resample_{index}_wf",
+        )
         standard_wf = init_ds_standard_wf(
             scan=scan,
             template=template,
@@ -286,7 +298,12 @@ def _add_reportlets(
     workflow: Workflow, quality: pe.Node, scan: Scan, template: Template, settings: AnatSettings
 ) -> None:
     """Draw the figures of the report."""
-    reportlets_wf = init_anat_reportlets_wf(output_dir=settings.output_dir, template_name=template.name)
+    reportlets_wf = init_anat_reportlets_wf(
+        output_dir=settings.output_dir,
+        template_name=template.name,
+        voxels=scan.voxels,
+        template_voxels=template.voxels,
+    )
     reportlets_wf.inputs.inputnode.source_file = str(scan.t1w)
     reportlets_wf.inputs.inputnode.notes = notes_of(scan, settings)
     inputnode, conform_wf, prealign_wf, segment_wf, register_wf, dseg_std = (

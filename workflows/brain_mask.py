@@ -12,6 +12,7 @@ from niworkflows.engine import Workflow
 
 from hyperprep.interfaces.locate import Locate
 from hyperprep.interfaces.masks import BrainMask
+from hyperprep.workflows.memory import SCAN_VOXELS, needed_gb
 from hyperprep.workflows.nodes import model_node
 
 MaskSource = Literal["derivative", "nonzero", "network"]
@@ -31,6 +32,7 @@ def init_brain_mask_wf(
     omp_nthreads: int = 1,
     weights_dir: Path | None = None,
     weights_sha256: Mapping[str, str] | None = None,
+    voxels: int = SCAN_VOXELS,
     name: str = "brain_mask_wf",
 ) -> Workflow:
     """Find the structures of a scan in any position, and get its brain mask from where it is known best.
@@ -50,6 +52,8 @@ def init_brain_mask_wf(
         Folder searched for weights first.
     weights_sha256 : mapping or None
         Digests of the weights by name of the network.
+    voxels : int
+        Number of voxels of the scan; memory is reserved for them.
     name : str
         Name of the workflow.
 
@@ -86,7 +90,7 @@ def init_brain_mask_wf(
         name="locate",
         device=device,
         omp_nthreads=omp_nthreads,
-        mem_gb=2.0,
+        mem_gb=needed_gb("locate", voxels),
         weights_dir=weights_dir,
         weights_sha256=weights_sha256,
     )
@@ -101,7 +105,7 @@ def init_brain_mask_wf(
     if source == "network":
         workflow.connect([(locate, outputnode, [("out_mask", "mask")])])
         return workflow
-    brain_mask = pe.Node(BrainMask(), name="brain_mask", mem_gb=0.5)
+    brain_mask = pe.Node(BrainMask(), name="brain_mask", mem_gb=needed_gb("brain_mask", voxels))
     if source == "derivative":
         brain_mask.inputs.in_mask = str(mask)
     workflow.connect([

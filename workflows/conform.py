@@ -7,10 +7,11 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine import Workflow
 
 from hyperprep.interfaces.conform import ConformScan, N4BiasCorrection
+from hyperprep.workflows.memory import SCAN_VOXELS, needed_gb
 
 
 def init_conform_wf(
-    *, bias_correct: bool = True, omp_nthreads: int = 1, name: str = "conform_wf"
+    *, bias_correct: bool = True, omp_nthreads: int = 1, voxels: int = SCAN_VOXELS, name: str = "conform_wf"
 ) -> Workflow:
     """Check a scan, put it in one form and correct its bias field, on its own grid.
 
@@ -20,6 +21,8 @@ def init_conform_wf(
         Run N4.
     omp_nthreads : int
         Threads of one node.
+    voxels : int
+        Number of voxels of the scan; memory is reserved for them.
     name : str
         Name of the workflow.
 
@@ -45,7 +48,7 @@ def init_conform_wf(
     inputnode = pe.Node(niu.IdentityInterface(fields=["t1w"]), name="inputnode")
     fields = ["t1w_preproc", "conform_metrics", *(["bias_metrics"] if bias_correct else [])]
     outputnode = pe.Node(niu.IdentityInterface(fields=fields), name="outputnode")
-    conform = pe.Node(ConformScan(), name="conform", mem_gb=0.5)
+    conform = pe.Node(ConformScan(), name="conform", mem_gb=needed_gb("conform", voxels))
     workflow.connect([
         (inputnode, conform, [("t1w", "in_file")]),
         (conform, outputnode, [("out_metrics", "conform_metrics")]),
@@ -53,7 +56,7 @@ def init_conform_wf(
     if not bias_correct:
         workflow.connect([(conform, outputnode, [("out_file", "t1w_preproc")])])
         return workflow
-    n4 = pe.Node(N4BiasCorrection(), name="n4", n_procs=omp_nthreads, mem_gb=1.0)
+    n4 = pe.Node(N4BiasCorrection(), name="n4", n_procs=omp_nthreads, mem_gb=needed_gb("n4", voxels))
     workflow.connect([
         (conform, n4, [("out_file", "in_file")]),
         (n4, outputnode, [("out_file", "t1w_preproc"), ("out_metrics", "bias_metrics")]),

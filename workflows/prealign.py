@@ -9,6 +9,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine import Workflow
 
 from hyperprep.interfaces.prealign import AffinePrealign
+from hyperprep.workflows.memory import SCAN_VOXELS, needed_gb
 
 
 def init_prealign_wf(
@@ -16,6 +17,7 @@ def init_prealign_wf(
     dof: int = 12,
     on_failure: Literal["raise", "warn"] = "raise",
     omp_nthreads: int = 1,
+    voxels: int = SCAN_VOXELS,
     name: str = "prealign_wf",
 ) -> Workflow:
     """Align a scan to the template, starting from the centroids of the structures in both.
@@ -28,6 +30,8 @@ def init_prealign_wf(
         What happens when the alignment is judged to have failed.
     omp_nthreads : int
         Threads of one node.
+    voxels : int
+        Number of voxels of the scan and the template; memory is reserved for them.
     name : str
         Name of the workflow.
 
@@ -70,7 +74,10 @@ def init_prealign_wf(
         name="outputnode",
     )
     prealign = pe.Node(
-        AffinePrealign(dof=dof, on_failure=on_failure), name="prealign", n_procs=omp_nthreads, mem_gb=1.0
+        AffinePrealign(dof=dof, on_failure=on_failure),
+        name="prealign",
+        n_procs=omp_nthreads,
+        mem_gb=needed_gb("prealign", voxels),
     )
     workflow.connect([
         (inputnode, prealign, [

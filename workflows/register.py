@@ -12,6 +12,7 @@ from niworkflows.engine import Workflow
 
 from hyperprep.interfaces.masks import MaskImage
 from hyperprep.interfaces.register import HyperMorph
+from hyperprep.workflows.memory import SCAN_VOXELS, needed_gb
 from hyperprep.workflows.nodes import model_node
 
 
@@ -27,6 +28,7 @@ def init_register_wf(
     omp_nthreads: int = 1,
     weights_dir: Path | None = None,
     weights_sha256: Mapping[str, str] | None = None,
+    voxels: int = SCAN_VOXELS,
     name: str = "register_wf",
 ) -> Workflow:
     """Register the brain of a prealigned scan to that of the template.
@@ -53,6 +55,8 @@ def init_register_wf(
         Folder searched for weights first.
     weights_sha256 : mapping or None
         Digests of the weights by name of the network.
+    voxels : int
+        Number of voxels of the scan and the template; memory is reserved for them.
     name : str
         Name of the workflow.
 
@@ -113,7 +117,7 @@ def init_register_wf(
     ]
     inputnode = pe.Node(niu.IdentityInterface(fields=[*scan, *template]), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=outputs), name="outputnode")
-    strip_scan = pe.Node(MaskImage(), name="strip_scan", mem_gb=0.5)
+    strip_scan = pe.Node(MaskImage(), name="strip_scan", mem_gb=needed_gb("strip", voxels))
     register = model_node(
         HyperMorph(
             lam=lam,
@@ -125,7 +129,7 @@ def init_register_wf(
         name="register",
         device=device,
         omp_nthreads=omp_nthreads,
-        mem_gb=4.0,
+        mem_gb=needed_gb("register_symmetric" if symmetric else "register", voxels),
         weights_dir=weights_dir,
         weights_sha256=weights_sha256,
     )

@@ -17,6 +17,7 @@ from hyperprep.interfaces.reportlets import (
     Summary,
     WarpedGrid,
 )
+from hyperprep.workflows.memory import SCAN_VOXELS, TEMPLATE_VOXELS, needed_gb
 
 INPUTS = (
     "source_file",
@@ -41,7 +42,12 @@ INPUTS = (
 
 
 def init_anat_reportlets_wf(
-    *, output_dir: Path | str, template_name: str, name: str = "anat_reportlets_wf"
+    *,
+    output_dir: Path | str,
+    template_name: str,
+    voxels: int = SCAN_VOXELS,
+    template_voxels: int = TEMPLATE_VOXELS,
+    name: str = "anat_reportlets_wf",
 ) -> pe.Workflow:
     """
     Draw every figure of one scan and store it.
@@ -52,6 +58,8 @@ def init_anat_reportlets_wf(
         Root of the derivatives; figures go to ``sub-<label>/figures``.
     template_name : str
         Name of the template, for the figures' labels.
+    voxels, template_voxels : int
+        Number of voxels of the scan and of the template; memory is reserved for them.
     name : str
         Name of the workflow.
 
@@ -93,13 +101,15 @@ def init_anat_reportlets_wf(
 
     summary = pe.Node(Summary(), name="summary")
     alignment = pe.Node(
-        BeforeAfter(reference_label=f"Template {template_name}"), name="alignment", mem_gb=0.6
+        BeforeAfter(reference_label=f"Template {template_name}"),
+        name="alignment",
+        mem_gb=needed_gb("alignment", template_voxels),
     )
-    segmentation = pe.Node(LabelContours(), name="segmentation", mem_gb=0.6)
-    grid = pe.Node(WarpedGrid(), name="grid", mem_gb=0.8)
-    jacobian = pe.Node(JacobianMap(), name="jacobian", mem_gb=0.6)
+    segmentation = pe.Node(LabelContours(), name="segmentation", mem_gb=needed_gb("contours", voxels))
+    grid = pe.Node(WarpedGrid(), name="grid", mem_gb=needed_gb("drawing", template_voxels))
+    jacobian = pe.Node(JacobianMap(), name="jacobian", mem_gb=needed_gb("drawing", template_voxels))
     curve = pe.Node(LambdaCurve(), name="curve", mem_gb=0.3)
-    slider = pe.Node(LambdaSlider(), name="slider", mem_gb=0.6)
+    slider = pe.Node(LambdaSlider(), name="slider", mem_gb=needed_gb("slider", voxels + template_voxels))
 
     workflow.connect([
         (inputnode, summary, [

@@ -7,17 +7,22 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine import Workflow
 
 from hyperprep.interfaces.transform import ApplyTransform
+from hyperprep.workflows.memory import SCAN_VOXELS, needed_gb
 
 _INTERPOLATION = {"t1w_preproc": "bspline", "brain_mask": "label", "dseg": "label", "tissue_dseg": "label"}
 
 
-def init_resample_wf(*, omp_nthreads: int = 1, name: str = "resample_wf") -> Workflow:
+def init_resample_wf(
+    *, omp_nthreads: int = 1, voxels: int = SCAN_VOXELS, name: str = "resample_wf"
+) -> Workflow:
     """Resample the scan, its mask, its segmentations and its tissue probabilities onto a reference grid.
 
     Parameters
     ----------
     omp_nthreads : int
         Threads of one node.
+    voxels : int
+        Number of voxels of the scan and the reference grid; memory is reserved for them.
     name : str
         Name of the workflow.
 
@@ -50,7 +55,7 @@ def init_resample_wf(*, omp_nthreads: int = 1, name: str = "resample_wf") -> Wor
             ApplyTransform(interpolation=interpolation),
             name=f"{field}_std",
             n_procs=omp_nthreads,
-            mem_gb=1.0,
+            mem_gb=needed_gb("resample", voxels),
         )
         for field, interpolation in _INTERPOLATION.items()
     }
@@ -59,7 +64,7 @@ def init_resample_wf(*, omp_nthreads: int = 1, name: str = "resample_wf") -> Wor
         iterfield=["input_image"],
         name="tissues_std",
         n_procs=omp_nthreads,
-        mem_gb=1.0,
+        mem_gb=needed_gb("resample", voxels),
     )
     for field, node in nodes.items():
         workflow.connect([

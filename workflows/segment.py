@@ -11,6 +11,7 @@ from niworkflows.engine import Workflow
 
 from hyperprep.interfaces.segment import ConditionalSegmentation
 from hyperprep.interfaces.volumes import MeasureVolumes
+from hyperprep.workflows.memory import SCAN_VOXELS, needed_gb
 from hyperprep.workflows.nodes import model_node
 
 
@@ -23,6 +24,7 @@ def init_segment_wf(
     omp_nthreads: int = 1,
     weights_dir: Path | None = None,
     weights_sha256: Mapping[str, str] | None = None,
+    voxels: int = SCAN_VOXELS,
     name: str = "segment_wf",
 ) -> Workflow:
     """Segment a scan on its own grid.
@@ -44,6 +46,8 @@ def init_segment_wf(
         Folder searched for weights first.
     weights_sha256 : mapping or None
         Digests of the weights by name of the network.
+    voxels : int
+        Number of voxels of the scan; memory is reserved for them.
     name : str
         Name of the workflow.
 
@@ -96,11 +100,11 @@ def init_segment_wf(
         name="segment",
         device=device,
         omp_nthreads=omp_nthreads,
-        mem_gb=3.0,
+        mem_gb=needed_gb("segment", voxels),
         weights_dir=weights_dir,
         weights_sha256=weights_sha256,
     )
-    measure = pe.Node(MeasureVolumes(), name="measure", mem_gb=0.5)
+    measure = pe.Node(MeasureVolumes(), name="measure", mem_gb=needed_gb("measure", voxels))
     workflow.connect([
         (inputnode, segment, [
             ("t1w", "in_file"),

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from hyperprep.workflows.memory import SCAN_VOXELS, TEMPLATE_VOXELS
+
 #: Name under which the further segmentation is written (``seg-hyperprep_dseg``).
 SEGMENTATION_NAME = "hyperprep"
 
@@ -28,6 +30,8 @@ class Scan:
         place of the network's where overlap steers the registration.
     skull_stripped : bool or None
         ``SkullStripped`` of the sidecar; None where the sidecar does not say.
+    voxels : int
+        Number of voxels of the raw image; what the steps need of memory grows with it.
 
     Examples
     --------
@@ -40,6 +44,7 @@ class Scan:
     dseg: Path | None = None
     mask_uri: str | None = None
     skull_stripped: bool | None = None
+    voxels: int = field(default=SCAN_VOXELS, compare=False, repr=False)
 
     @property
     def label(self) -> str:
@@ -70,6 +75,8 @@ class Template:
         T1-weighted template; None takes the MNI152 template that nilearn carries.
     mask : Path or None
         Its brain mask; None takes the network's (nilearn's template is skull-stripped and has one).
+    voxels : int
+        Number of voxels of the image; what the steps need of memory grows with it.
     uri : str or None
         What sidecars give as ``SpatialReference``; None makes a BIDS URI from the name.
     """
@@ -78,6 +85,7 @@ class Template:
     image: Path | None = None
     mask: Path | None = None
     uri: str | None = None
+    voxels: int = field(default=TEMPLATE_VOXELS, compare=False, repr=False)
 
     @property
     def spatial_reference(self) -> str:

@@ -13,6 +13,7 @@ from niworkflows.engine import Workflow
 from hyperprep.interfaces.locate import Locate
 from hyperprep.interfaces.masks import MaskImage
 from hyperprep.interfaces.template import CheckFrame, LoadTemplate, ReferenceGrid
+from hyperprep.workflows.memory import grid_voxels, needed_gb
 from hyperprep.workflows.nodes import model_node
 from hyperprep.workflows.segment import init_segment_wf
 from hyperprep.workflows.settings import OutputSpace, Template
@@ -86,6 +87,7 @@ def init_template_wf(
         "weights_dir": weights_dir,
         "weights_sha256": weights_sha256,
     }
+    voxels = template.voxels
     mask_known = template.image is None or template.mask is not None
     workflow = Workflow(name=name)
     workflow.__desc__ = _describe(template)
@@ -98,14 +100,19 @@ def init_template_wf(
         ),
         name="outputnode",
     )
-    load = pe.Node(LoadTemplate(), name="load", mem_gb=0.5)
-    locate = model_node(Locate(), name="locate", mem_gb=2.0, **options)
+    load = pe.Node(LoadTemplate(), name="load", mem_gb=needed_gb("load", voxels))
+    locate = model_node(Locate(), name="locate", mem_gb=needed_gb("locate", voxels), **options)
     check = pe.Node(CheckFrame(), name="check", run_without_submitting=True, mem_gb=0.1)
     segment_wf = init_segment_wf(
-        labels=labels, use_mask=mask_known, in_template_frame=True, name="segment_template_wf", **options
+        labels=labels,
+        use_mask=mask_known,
+        in_template_frame=True,
+        voxels=voxels,
+        name="segment_template_wf",
+        **options,
     )
     segment_wf.__desc__ = ""
-    strip = pe.Node(MaskImage(), name="strip", mem_gb=0.5)
+    strip = pe.Node(MaskImage(), name="strip", mem_gb=needed_gb("strip", voxels))
     if template.image is not None:
         inputnode.inputs.template_file = str(template.image)
     if template.mask is not None:
@@ -129,12 +136,12 @@ def init_template_wf(
         (strip, outputnode, [("out_file", "template_brain")]),
     ])  # fmt: skip
     for index, space in enumerate(output_spaces):
-        _connect_reference(workflow, load, outputnode, index, space)
+        _connect_reference(workflow, load, outputnode, index, space, voxels)
     return workflow
 
 
 def _connect_reference(
-    workflow: Workflow, load: pe.Node, outputnode: pe.Node, index: int, space: OutputSpace
+    workflow: Workflow, load: pe.Node, outputnode: pe.Node, index: int, space: OutputSpace, voxels: int
 ) -> None:
     field = reference_field(index)
     if space.reference is not None:
@@ -142,7 +149,8 @@ def _connect_reference(
     elif space.resolution is None:
         workflow.connect([(load, outputnode, [("out_file", field)])])
     else:
-        grid = pe.Node(ReferenceGrid(spacing=float(space.resolution)), name=f"grid_{index}", mem_gb=0.5)
+        needed = needed_gb("grid", voxels + grid_voxels(space.resolution, voxels))
+        grid = pe.Node(ReferenceGrid(spacing=float(space.resolution)), name=f"grid_{index}", mem_gb=needed)
         workflow.connect([
             (load, grid, [("out_file", "in_file")]),
             (grid, outputnode, [("out_file", field)]),

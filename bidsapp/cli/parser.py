@@ -113,6 +113,8 @@ def _check_together(settings: Settings) -> None:
         )
     if settings.reports_only and settings.boilerplate_only:
         raise UsageError("--reports-only and --boilerplate-only exclude each other")
+    if settings.prefetch and settings.offline:
+        raise UsageError("--prefetch needs the network that --offline refuses; leave one of them out")
     names = [name for name, _ in settings.derivatives]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -62,6 +62,13 @@ def add_run_options(parser: ArgumentParser) -> None:
         action="store_true",
         help="only write the methods text with citations to logs/ and print it",
     )
+    only.add_argument(
+        "--prefetch",
+        dest="prefetch",
+        action="store_true",
+        help="only fetch what a run with these options would need from the network (the --template from "
+        "TemplateFlow); nothing is processed, and BIDS_DIR need not be there",
+    )
     group.add_argument(
         "--resource-monitor",
         dest="resource_monitor",

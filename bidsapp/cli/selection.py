@@ -52,6 +52,13 @@ def add_selection_options(parser: ArgumentParser) -> None:
         help='JSON with PyBIDS filters for the T1w images: {"t1w": {"acquisition": "mprage"}}',
     )
     group.add_argument(
+        "--subject-anatomical-reference",
+        dest="subject_anatomical_reference",
+        choices=("first-lex", "sessionwise"),
+        help="sessionwise: every session has a result of its own; first-lex: one per participant, from the "
+        "first T1w image in lexicographic order (default: sessionwise)",
+    )
+    group.add_argument(
         "-d",
         "--derivatives",
         dest="derivatives",
@@ -60,6 +67,14 @@ def add_selection_options(parser: ArgumentParser) -> None:
         metavar="NAME=PATH",
         help="derivative data sets whose brain masks (desc-brain_mask) and segmentations (desc-aseg_dseg) "
         "are used; the first that has one for a scan wins",
+    )
+    group.add_argument(
+        "--bids-database-dir",
+        dest="bids_database_dir",
+        type=types.any_path,
+        metavar="DIR",
+        help="folder of a PyBIDS database of the whole data set; used, or made there if the folder is new or "
+        "empty (default: only the chosen participants' anat folders are looked at)",
     )
     group.add_argument(
         "--skip-bids-validation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -42,9 +43,12 @@ def _label(text: str, prefix: str, what: str) -> str:
 
 def existing_path(text: str) -> Path:
     """Read a path that must exist; the result is absolute, links are kept."""
-    path = Path(text).expanduser().absolute()
+    path = any_path(text)
     if not path.exists():
-        raise ArgumentTypeError(f"{path} does not exist")
+        dangling = path.is_symlink()
+        raise ArgumentTypeError(
+            f"{path} {'is a link whose target is not there' if dangling else 'does not exist'}"
+        )
     return path
 
 
@@ -54,6 +58,27 @@ def existing_file(text: str) -> Path:
     if not path.is_file():
         raise ArgumentTypeError(f"{path} is not a file")
     return path
+
+
+def existing_folder(text: str) -> Path:
+    """Read the path of a folder that must exist."""
+    path = existing_path(text)
+    if not path.is_dir():
+        raise ArgumentTypeError(f"{path} is not a folder")
+    return path
+
+
+def template(text: str) -> str:
+    """Read the name of a template, or the path of its file.
+
+    Examples
+    --------
+    >>> template("MNI152NLin2009cAsym")
+    'MNI152NLin2009cAsym'
+    """
+    if not text.strip():
+        raise ArgumentTypeError("the name is empty; give a TemplateFlow name or an image file")
+    return text
 
 
 def any_path(text: str) -> Path:
@@ -66,6 +91,9 @@ def any_path(text: str) -> Path:
     """
     if not text.strip():
         raise ArgumentTypeError("the path is empty")
+    shown = os.fsencode(text).decode(errors="backslashreplace")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ArgumentTypeError(f"the path {shown} is not UTF-8, which BIDS requires; rename it")
     return Path(text).expanduser().absolute()
 
 

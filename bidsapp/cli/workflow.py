@@ -24,6 +24,7 @@ def add_workflow_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--template",
         dest="template",
+        type=types.template,
         metavar="NAME|FILE",
         help="standard brain: TemplateFlow name that the local cache holds, or an image file "
         f"(default: {DEFAULT_TEMPLATE}, which is part of the installation)",
@@ -76,7 +77,7 @@ def add_workflow_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--weights-dir",
         dest="weights_dir",
-        type=types.existing_path,
+        type=types.existing_folder,
         metavar="DIR",
         help="folder searched for network weights before $HYPERPREP_WEIGHTS_DIR and the installation",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from hyperprep.exceptions import ScanError
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
+from hyperprep.models.predict.rules import rescaled, structures, template_brain, threshold
 from hyperprep.models.predict.sampling import largest_component, lattice_grid, sample_averaged, sample_volumes
-from hyperprep.models.predict.segment import BRAIN_THRESHOLD, predict_on_grid
+from hyperprep.models.predict.segment import predict_on_grid
 from hyperprep.models.spatial.affines import fit_points_robustly
 from hyperprep.models.spatial.grids import Grid
-from hyperprep.models.spatial.images import robust_rescale
 from hyperprep.models.weights import WeightsEntry, find_weights
 
 MIN_BRAIN_ML = 250.0
@@ -26,10 +27,6 @@ MIN_BRAIN_ML = 250.0
 
 POLISHING_PASSES = 2
 """How often the 2 mm network corrects position and mask."""
-
-TEMPLATE_BRAIN_MM3 = 1.85e6
-TEMPLATE_BRAIN_CENTRE = np.array([0.0, -20.0, 8.0])
-"""Size and centre of the closed brain masks of the label maps in the template frame (mm^3, RAS mm)."""
 
 
 @dataclass(frozen=True)
@@ -135,22 +132,27 @@ def locate(
                 f"{brain.sum() * voxel_ml:.0f} ml. Check that the file is a head scan with right header "
                 "axes, or give a brain mask as a derivative."
             )
-        numbers = tuple(int(name) for name in entry.metadata["labels"] if name.isdecimal())
-        centroids, volumes = _centroids(numbers, grid, to_scan, probability[1:].cpu().numpy(), brain)
-        mask = _mask_on(Grid.of(scan), grid, to_scan, probability[0], brain)
-        to_scan = _first_guess(stored, centroids, brain, grid, to_scan)
+        numbers, cut = structures(entry), threshold(entry, "structure")
+        centroids, volumes = _centroids(
+            numbers, grid, to_scan, probability[1:].cpu().numpy(), brain, stored, cut
+        )
+        mask = _mask_on(Grid.of(scan), grid, to_scan, probability[0], brain, threshold(entry, "brain"))
+        to_scan = _first_guess(entry, stored, centroids, brain, grid, to_scan)
+        cuts = {what: threshold(fine, what) for what in ("brain", "structure")}
         polisher = load_network(fine).to(where)
         assert isinstance(polisher, LabelConditioned)
         grid = lattice_grid(fine.metadata["grid"])
         for _ in range(POLISHING_PASSES):
             soft, leaves = predict_on_grid(polisher, fine, scan, to_scan, numbers, mask)
-            brain = soft.cpu().numpy() > BRAIN_THRESHOLD
+            brain = soft.cpu().numpy() > cuts["brain"]
             voxel_ml = abs(np.linalg.det(grid.affine[:3, :3] @ to_scan[:3, :3])) / 1e3
-            found, sizes = _centroids(numbers, grid, to_scan, leaves.cpu().numpy(), brain)
+            found, sizes = _centroids(
+                numbers, grid, to_scan, leaves.cpu().numpy(), brain, stored, cuts["structure"]
+            )
             if len(found) < 12 or brain.sum() * voxel_ml < MIN_BRAIN_ML:
                 break  # keep what the coarse network found
             centroids, volumes = found, sizes
-            mask = _mask_on(Grid.of(scan), grid, to_scan, soft, brain, BRAIN_THRESHOLD)
+            mask = _mask_on(Grid.of(scan), grid, to_scan, soft, brain, cuts["brain"])
             shared = sorted(set(found) & set(stored))
             to_scan = fit_points_robustly(
                 np.array([stored[n] for n in shared]), np.array([found[n] for n in shared])
@@ -162,6 +164,7 @@ def locate(
 
 
 def _first_guess(
+    entry: WeightsEntry,
     stored: dict[int, np.ndarray],
     centroids: dict[int, np.ndarray],
     brain: np.ndarray,
@@ -172,11 +175,12 @@ def _first_guess(
     shared = sorted(set(centroids) & set(stored))
     source, target = np.array([stored[n] for n in shared]), np.array([centroids[n] for n in shared])
     guess = fit_points_robustly(source, target, dof=6) if len(shared) >= 4 else to_scan.copy()
+    usual_volume, usual_centre = template_brain(entry)
     volume = brain.sum() * abs(np.linalg.det(grid.affine[:3, :3]))
-    scale = float(np.clip((volume / TEMPLATE_BRAIN_MM3) ** (1 / 3), 0.6, 1.5))
+    scale = float(np.clip((volume / usual_volume) ** (1 / 3), 0.6, 1.5))
     middle_scan = grid.to_world(np.argwhere(brain).mean(axis=0)[None])[0] + to_scan[:3, 3]
     linear = guess[:3, :3] * scale
-    guess[:3, :3], guess[:3, 3] = linear, middle_scan - linear @ TEMPLATE_BRAIN_CENTRE
+    guess[:3, :3], guess[:3, 3] = linear, middle_scan - linear @ usual_centre
     return guess
 
 
@@ -185,11 +189,12 @@ def _predict(
 ) -> tuple[np.ndarray, torch.Tensor]:
     """Give the brain mask and probabilities, brain first, then every structure, on the network's grid."""
     labels = list(entry.metadata["labels"])
-    asked = [labels.index("brain"), *(i for i, name in enumerate(labels) if name.isdecimal())]
+    asked = [labels.index("brain"), *(labels.index(str(number)) for number in structures(entry))]
     where = next(network.parameters()).device
-    image = torch.from_numpy(robust_rescale(values, inside))[None, None].to(where)
+    image = torch.from_numpy(rescaled(values, inside, entry))[None, None].to(where)
     probability = torch.sigmoid(network(image, torch.eye(len(labels), device=where)[asked]))[0]
-    return largest_component(probability[0].cpu().numpy() > 0.5), probability
+    brain = probability[0].cpu().numpy() > threshold(entry, "brain")
+    return largest_component(brain), probability
 
 
 def _mask_on(
@@ -198,7 +203,7 @@ def _mask_on(
     to_scan: np.ndarray,
     probability: torch.Tensor,
     brain: np.ndarray,
-    threshold: float = 0.5,
+    cut: float,
 ) -> nb.Nifti1Image:
     """Bring the brain mask onto the scan's grid, cut where the interpolated probability is the threshold."""
     from scipy import ndimage
@@ -211,22 +216,26 @@ def _mask_on(
             np.meshgrid([first], *(np.arange(n) for n in target.shape[1:]), indexing="ij"), -1
         ).reshape(-1, 3)
         points = target.to_world(voxels) @ shift[:3, :3].T + shift[:3, 3]
-        out[first] = (
-            (sample_volumes(kept[None], grid, points)[0] > threshold).numpy().reshape(target.shape[1:])
-        )
+        out[first] = (sample_volumes(kept[None], grid, points)[0] > cut).numpy().reshape(target.shape[1:])
     return nb.Nifti1Image(out, target.affine)
 
 
 def _centroids(
-    numbers: tuple[int, ...], grid: Grid, to_scan: np.ndarray, probability: np.ndarray, brain: np.ndarray
+    numbers: tuple[int, ...],
+    grid: Grid,
+    to_scan: np.ndarray,
+    probability: np.ndarray,
+    brain: np.ndarray,
+    landmarks: Container[int],
+    cut: float,
 ) -> tuple[dict[int, np.ndarray], dict[int, float]]:
     """Give centre (RAS mm of the scan) and volume (ml) of every structure of which enough was found."""
     best = probability.argmax(axis=0)
     voxel_ml = abs(np.linalg.det(grid.affine[:3, :3] @ to_scan[:3, :3])) / 1e3
     centroids, volumes = {}, {}
     for place, number in enumerate(numbers):
-        found = (best == place) & (probability[place] > 0.3) & brain
-        if found.sum() < 4 or number == 24:
+        found = (best == place) & (probability[place] > cut) & brain
+        if found.sum() < 4 or number not in landmarks:
             continue
         voxels, weight = np.argwhere(found), probability[place][found]
         middle = grid.to_world((voxels * weight[:, None]).sum(0)[None] / weight.sum())[0]

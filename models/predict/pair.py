@@ -135,8 +135,12 @@ def _inside(values: np.ndarray, mask: Any, grid: Grid, point_map: np.ndarray) ->
     return np.asanyarray(resample(mask, grid, [point_map], interpolation="nearest").dataobj) > 0
 
 
-def _scaled(values: np.ndarray, inside: np.ndarray, where: torch.device) -> torch.Tensor:
-    return torch.from_numpy(robust_rescale(values, inside) * inside)[None, None].float().to(where)
+def _scaled(
+    values: np.ndarray, inside: np.ndarray, where: torch.device, percentiles: tuple[float, float]
+) -> torch.Tensor:
+    low, high = percentiles
+    scaled = robust_rescale(values, inside, low=low, high=high) * inside
+    return torch.from_numpy(scaled)[None, None].float().to(where)
 
 
 def make_pair(
@@ -147,6 +151,7 @@ def make_pair(
     groups: Mapping[str, tuple[int, ...]] = REGION_GROUPS,
     *,
     fine: bool = True,
+    percentiles: tuple[float, float] = (0.5, 99.5),
 ) -> BrainPair:
     """Bring two brains onto the network's grid.
 
@@ -162,6 +167,8 @@ def make_pair(
         Groups of labels whose overlap is measured.
     fine
         Make the images at twice the resolution too.
+    percentiles
+        Percentiles of the intensities inside the brain that become 0 and 1; a network's are in its metadata.
 
     Raises
     ------
@@ -181,9 +188,10 @@ def make_pair(
                 f"Almost nothing of the {name} brain lies where the template's brain is: the affine "
                 "prealignment is wrong."
             )
-        images.append(_scaled(values, inside, where))
+        images.append(_scaled(values, inside, where, percentiles))
         if fine:
-            finer.append(_scaled(sampled, _inside(sampled, mask, fine_grid, point_map), where))
+            kept = _inside(sampled, mask, fine_grid, point_map)
+            finer.append(_scaled(sampled, kept, where, percentiles))
         labels.append(
             None
             if dseg is None

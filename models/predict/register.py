@@ -21,6 +21,7 @@ from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import BrainPair, make_pair, region_groups
 from hyperprep.models.predict.refine import as_field, invert_displacement
 from hyperprep.models.predict.refine import refine as refine_displacement
+from hyperprep.models.predict.rules import percentiles
 from hyperprep.models.predict.sampling import lattice_grid
 from hyperprep.models.predict.trials import Trials
 from hyperprep.models.spatial.grids import Grid
@@ -171,6 +172,7 @@ def register(
             where,
             groups=region_groups(regions),
             fine=refine != "none",
+            percentiles=percentiles(entry),
         )
         clock["prepared"] = time.perf_counter()
         trials = Trials(network, pair, regions, symmetric=symmetric)

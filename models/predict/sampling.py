@@ -10,20 +10,47 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from hyperprep.exceptions import WeightsError
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.transforms import resample
 
+#: The world axis (RAS) and direction that each letter of an orientation stands for.
+_LEADS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
+
 
 def lattice_grid(description: Mapping[str, Any]) -> Grid:
-    """Make the grid that a manifest entry describes (shape, spacing_mm, origin_mm; RAS).
+    """Make the grid that a manifest entry describes.
+
+    Parameters
+    ----------
+    description
+        ``orientation`` (where the axes lead, such as ``"RAS"``), ``shape``, ``spacing_mm`` (isotropic) and
+        ``origin_mm`` (centre of the first voxel, RAS mm).
+
+    Raises
+    ------
+    WeightsError
+        When the orientation is none.
 
     Examples
     --------
-    >>> grid = lattice_grid({"shape": [7, 8, 9], "spacing_mm": 2.0, "origin_mm": [-6.0, -7.0, -8.0]})
+    >>> described = {"shape": [7, 8, 9], "spacing_mm": 2.0, "origin_mm": [-6.0, -7.0, -8.0]}
+    >>> grid = lattice_grid({"orientation": "RAS", **described})
     >>> grid.shape, grid.affine[:3, 3].tolist()
     ((7, 8, 9), [-6.0, -7.0, -8.0])
+    >>> lattice_grid({"orientation": "ALS", **described}).affine[:3, :3].tolist()
+    [[0.0, -2.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 2.0]]
     """
-    affine = np.diag([description["spacing_mm"]] * 3 + [1.0])
+    code = str(description.get("orientation"))
+    if sorted(_LEADS.get(letter, (-1, 0))[0] for letter in code) != [0, 1, 2]:
+        raise WeightsError(
+            f"The orientation of a network's grid must be three letters such as 'RAS', not {code!r}: "
+            "correct the manifest of the weights."
+        )
+    affine = np.diag([0.0, 0.0, 0.0, 1.0])
+    for axis, letter in enumerate(code):
+        row, sign = _LEADS[letter]
+        affine[row, axis] = sign * description["spacing_mm"]
     affine[:3, 3] = description["origin_mm"]
     x, y, z = description["shape"]
     return Grid((x, y, z), affine)

@@ -15,6 +15,7 @@ from hyperprep.exceptions import ScanError
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
+from hyperprep.models.predict.rules import check_known, rescaled, structures, threshold
 from hyperprep.models.predict.sampling import (
     largest_component,
     lattice_grid,
@@ -23,13 +24,9 @@ from hyperprep.models.predict.sampling import (
     sample_volumes,
 )
 from hyperprep.models.spatial.grids import Grid
-from hyperprep.models.spatial.images import robust_rescale
-from hyperprep.models.spatial.labels import LEAVES, TISSUES, Region, resolve_labels
+from hyperprep.models.spatial.labels import TISSUES, Region, resolve_labels
 from hyperprep.models.spatial.transforms import resample
 from hyperprep.models.weights import WeightsEntry, find_weights
-
-BRAIN_THRESHOLD = 0.3
-"""Probability from which a voxel is brain. Cut at one half, masks are 3 to 10 % too small (benchmarks)."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +103,7 @@ def segment(
     Raises
     ------
     UsageError
-        When a label is not known.
+        When a label is not known, or not to these weights.
     ScanError
         When no brain is found in the template frame: the prealignment failed.
     WeightsError, DeviceError
@@ -114,11 +111,12 @@ def segment(
     """
     asked = resolve_labels(labels)
     entry = find_weights("segment", path=weights, weights_dir=weights_dir)
+    check_known(asked, entry)
     grid = lattice_grid(entry.metadata["grid"])
     with torch_threads(num_threads), torch.inference_mode():
         network = load_network(entry).to(pick_device(device))
         assert isinstance(network, LabelConditioned)
-        numbers = tuple(region.index for region in LEAVES)
+        numbers = tuple(sorted(structures(entry)))
         brain, leaves = predict_on_grid(
             network, entry, scan, template2scan, numbers, mask, trust_mask=trust_mask
         )
@@ -126,7 +124,9 @@ def segment(
             raise ScanError(
                 "No brain was found where the affine alignment puts it. Look at the alignment in the report."
             )
-        result = _Result(Grid.of(scan), grid, template2scan, numbers, brain, leaves)
+        result = _Result(
+            Grid.of(scan), grid, template2scan, numbers, brain, leaves, threshold(entry, "brain")
+        )
         given = np.asanyarray(mask.dataobj) > 0 if trust_mask and mask is not None else None
         return result.finish(asked, given, probabilities, entry)
 
@@ -173,19 +173,19 @@ def _predict(
     numbers: Sequence[int],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the probability of the brain (largest part only) and those of the leaves (L, *grid)."""
-    names = list(entry.metadata["labels"])
+    names, brain_threshold = list(entry.metadata["labels"]), threshold(entry, "brain")
     where = next(network.parameters()).device
     foreground = values > 0.1 * np.quantile(values, 0.99) if inside is None else inside
     for turn in range(2 if inside is None else 1):
-        image = torch.from_numpy(robust_rescale(values, foreground))[None, None].to(where)
+        image = torch.from_numpy(rescaled(values, foreground, entry))[None, None].to(where)
         trunk = network.trunk(image)
         rows = torch.eye(len(names), device=where)
         brain = torch.sigmoid(network.label_logits(trunk, rows[[names.index("brain")]]))[0, 0]
         if turn == 0 and inside is None:
-            foreground = largest_component(brain.cpu().numpy() > BRAIN_THRESHOLD)
+            foreground = largest_component(brain.cpu().numpy() > brain_threshold)
     logits = network.label_logits(trunk, rows[[names.index(str(n)) for n in numbers]])[0]
     leaves = torch.softmax(logits, dim=0)
-    kept = torch.from_numpy(main_body(brain.cpu().numpy() > BRAIN_THRESHOLD, neck=2)).to(where)
+    kept = torch.from_numpy(main_body(brain.cpu().numpy() > brain_threshold, neck=2)).to(where)
     near = torch.nn.functional.max_pool3d(kept[None, None].float(), 3, 1, 1)[0, 0]
     return brain * near, leaves
 
@@ -200,6 +200,7 @@ class _Result:
     numbers: tuple[int, ...]
     brain: torch.Tensor
     leaves: torch.Tensor
+    brain_threshold: float
 
     def _slabs(self) -> Iterable[tuple[slice, np.ndarray]]:
         to_template = np.linalg.inv(self.template2scan)
@@ -223,13 +224,15 @@ class _Result:
         tissues = {name: np.zeros(shape, np.float32) for name in TISSUES}
         leaf_index = np.array([r.index for r in asked if r.is_leaf])
         table = torch.tensor(self.numbers, dtype=torch.int16, device=self.leaves.device)
-        members = {name: self._rows(numbers) for name, numbers in TISSUES.items()}
+        members = {
+            name: self._rows([n for n in numbers if n in self.numbers]) for name, numbers in TISSUES.items()
+        }
         members |= {region.name: self._rows(region.numbers) for region in wanted}
         whole = {"brain"} & set(soft)
         for slab, points in self._slabs():
             brain = sample_volumes(self.brain[None], self.grid, points)[0]
             inside = (
-                brain > BRAIN_THRESHOLD
+                brain > self.brain_threshold
                 if given is None
                 else torch.from_numpy(given[slab].ravel()).to(brain.device)
             )

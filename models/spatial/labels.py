@@ -65,6 +65,11 @@ _MIDLINE = (
     ("CSF", 24, "CSF", "#3c3c3c"),
 )
 
+PAIRED: tuple[tuple[int, int], ...] = tuple((row[1], row[2]) for row in _PAIRS)
+"""FreeSurfer numbers of each structure that there is twice: left, right."""
+MIDLINE: tuple[int, ...] = tuple(row[1] for row in _MIDLINE)
+"""FreeSurfer numbers of those that there is once."""
+
 
 def _leaves() -> tuple[Region, ...]:
     regions = [Region(name, (number,), short, color, number) for name, number, short, color in _MIDLINE]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import zoom
 
-from hyperprep.models.synth.maps import TISSUE_GROUPS
+from hyperprep.models.synth.structures import TISSUE_GROUPS
 
 _PRIORS: dict[str, dict[str, float]] = {
     "T1w": {

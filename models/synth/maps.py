@@ -9,66 +9,10 @@ import numpy as np
 import torch
 
 from hyperprep.exceptions import NoInputError
+from hyperprep.models.synth.structures import MERGED, TISSUE_GROUPS, mirrored
 
 ORIGIN_MM = (-96.0, -132.0, -78.0)
 """First voxel centre of the template-frame maps (RAS mm); their spacing is 1 mm."""
-
-MERGED = {5: 4, 44: 43, 25: 2, 57: 41, 30: 2, 62: 41}
-"""FreeSurfer numbers that are trained as part of another structure (inferior horns, lesions, vessels)."""
-
-_PAIRS = (
-    (2, 41),
-    (3, 42),
-    (4, 43),
-    (7, 46),
-    (8, 47),
-    (10, 49),
-    (11, 50),
-    (12, 51),
-    (13, 52),
-    (17, 53),
-    (18, 54),
-    (26, 58),
-    (28, 60),
-    (5, 44),
-    (25, 57),
-    (30, 62),
-    (136, 137),
-    (163, 164),
-)
-
-TISSUE_GROUPS: dict[str, tuple[int, ...]] = {
-    "white": (2, 41),
-    "cortex": (3, 42),
-    "csf": (24,),
-    "ventricle": (4, 43, 5, 44, 14, 15, 72),
-    "cerebellar_white": (7, 46),
-    "cerebellar_cortex": (8, 47),
-    "thalamus": (10, 49),
-    "caudate": (11, 50, 26, 58),
-    "putamen": (12, 51),
-    "pallidum": (13, 52),
-    "brainstem": (16, 28, 60),
-    "hippocampus": (17, 53, 18, 54),
-    "lesion": (25, 57),
-    "vessel": (30, 62),
-    "other": (85, 136, 137, 163, 164),
-}
-"""Structures that share one intensity distribution in a synthetic image (left and right alike)."""
-
-
-def mirrored(number: int) -> int:
-    """Give the FreeSurfer number of the same structure in the other hemisphere.
-
-    >>> mirrored(17), mirrored(53), mirrored(16)
-    (53, 17, 16)
-    """
-    for left, right in _PAIRS:
-        if number == left:
-            return right
-        if number == right:
-            return left
-    return number
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--score", action="append", default=[], metavar="NAME=VALUE", help="a measured figure to write down"
     )
+    describe = commands.add_parser("describe", help="write the rules of use of exported weights anew")
+    describe.add_argument("--maps", type=Path, help="prepared label maps, for the places in 'locate'")
+    describe.add_argument("--out", type=Path, help="folder of the weights (default: the package's own)")
     return parser
 
 
@@ -49,6 +52,10 @@ def main(argv: list[str] | None = None) -> int:
 
             scores = {name: float(value) for name, _, value in (s.partition("=") for s in args.score)}
             print(export(args.run_dir, out_dir=args.out, scores=scores, maps_file=args.maps))
+        elif args.command == "describe":
+            from hyperprep.models.train.export import describe
+
+            print(describe(args.out, maps_file=args.maps))
         else:
             _run(args)
     except HyperPrepError as error:

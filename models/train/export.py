@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,16 @@ _CAPABILITY = {
     "segment": "Conditional whole-brain segmentation (CoNeMOS conditioning)",
     "hypermorph": "Deformable registration with the regularisation weight as input (HyperMorph)",
 }
+_INTENSITY = {"percentiles": [0.5, 99.5], "inside": "brain"}
+"""Percentiles inside the brain that become 0 and 1; what lies beyond is clipped."""
+_THRESHOLDS = {
+    "locate": {"brain": 0.5, "structure": 0.3},
+    "segment": {"brain": 0.3, "structure": 0.3},
+}
+"""Probability from which a voxel is brain or structure. The mask of ``segment``, cut at one half, is 3 to
+10 % too small on real scans (benchmarks/segmentation.py)."""
+_NOWHERE = (24,)
+"""Structures whose centre says nothing of their place: the fluid around the brain."""
 _DATA = "20 adult head label maps of the SynthSeg project, images synthesised from them; no real image"
 
 
@@ -27,11 +38,11 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
     """Give the part of the manifest entry that depends on the network."""
     entry: dict[str, Any] = {
         "grid": {"orientation": "RAS", **config["lattice"]},
-        "intensity": "0.5 and 99.5 percentile inside the brain to 0 and 1, clipped",
         "network": {"kind": config["network"], **config.get("model", {})},
+        **rules_of(config["network"]),
     }
     if config["network"] in ("locate", "segment"):
-        from hyperprep.models.train.segmentation import INTENSITY_TISSUES, REGIONS, STRUCTURES
+        from hyperprep.models.synth.structures import INTENSITY_TISSUES, REGIONS, STRUCTURES
 
         if entry["network"].get("atlas"):
             entry["network"]["tissues"] = len(INTENSITY_TISSUES) + 1
@@ -39,8 +50,108 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
+def rules_of(name: str) -> dict[str, Any]:
+    """Give what a manifest entry says of the use of a network: intensity rule and thresholds.
+
+    Examples
+    --------
+    >>> rules_of("segment")["threshold"]["brain"]
+    0.3
+    """
+    rules: dict[str, Any] = {"intensity": _INTENSITY}
+    if name in _THRESHOLDS:
+        rules["threshold"] = _THRESHOLDS[name]
+    return rules
+
+
+def places_of_maps(maps_file: Path) -> dict[str, Any]:
+    """Give what the label maps say of the places of things in the template frame, for ``locate``.
+
+    Returns
+    -------
+    dict
+        Means over the maps: ``template_centroids`` (FreeSurfer number, as text, to RAS mm) and
+        ``template_brain``, the closed mask's (``volume_mm3`` to three digits, ``centre_mm`` in whole mm).
+
+    Raises
+    ------
+    NoInputError
+        When the file is not there.
+    """
+    import numpy as np
+
+    from hyperprep.models.synth.maps import ORIGIN_MM, load_maps
+
+    brain = load_maps(maps_file).brain.numpy()
+    volumes = [float(one.sum()) for one in brain]
+    centres = [[np.average(np.arange(n), weights=one.sum(tuple({0, 1, 2} - {axis})))
+                for axis, n in enumerate(one.shape)] for one in brain]  # fmt: skip
+    centre = np.mean(centres, axis=0) + np.array(ORIGIN_MM)
+    return {
+        "template_centroids": centroids_of_maps(maps_file),
+        "template_brain": {
+            "volume_mm3": float(f"{np.mean(volumes):.3g}"),
+            "centre_mm": [float(round(value)) + 0.0 for value in centre],
+        },
+    }
+
+
+def describe(
+    out_dir: str | Path | None = None,
+    *,
+    maps_file: str | Path | None = None,
+    places: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the rules of use of weights that were exported before into their manifest and model cards.
+
+    Weights and their digests stay as they are.
+
+    Parameters
+    ----------
+    out_dir
+        Folder of weights and manifest; the package's own when not given.
+    maps_file
+        Prepared label maps; with them the places that ``locate`` needs are written too.
+    places
+        These places, where they are known without the maps; see :func:`places_of_maps`.
+
+    Returns
+    -------
+    pathlib.Path
+        The manifest.
+
+    Raises
+    ------
+    NoInputError
+        When there is no manifest, or no such label maps.
+    """
+    out = Path(out_dir) if out_dir is not None else resolver.package_dir()
+    manifest = resolver.read_manifest(out)
+    if not manifest:
+        raise NoInputError(
+            f"{out} has no {resolver.MANIFEST} with an entry. Give the folder of exported weights."
+        )
+    if maps_file is not None:
+        places = places_of_maps(Path(maps_file))
+    for name, entry in manifest.items():
+        entry.update(rules_of(name))
+        if name == "locate":
+            entry.update(places or {})
+    _write(out, manifest, list(manifest))
+    return out / resolver.MANIFEST
+
+
+def _write(out: Path, manifest: dict[str, Any], names: list[str]) -> None:
+    """Write the manifest, and the model cards of some of its entries."""
+    cards = [(out / f"{name}.md", model_card(name, manifest[name])) for name in names]
+    for path, text in ((out / resolver.MANIFEST, json.dumps(manifest, indent=1) + "\n"), *cards):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(text)
+        os.replace(temporary, path)
+
+
 def centroids_of_maps(maps_file: Path) -> dict[str, list[float]]:
-    """Give the mean centroid of every structure over the prepared label maps.
+    """Give the mean centroid of every structure that has a place over the prepared label maps.
 
     Returns
     -------
@@ -55,7 +166,7 @@ def centroids_of_maps(maps_file: Path) -> dict[str, list[float]]:
     import numpy as np
 
     from hyperprep.models.synth.maps import ORIGIN_MM, load_maps
-    from hyperprep.models.train.segmentation import STRUCTURES
+    from hyperprep.models.synth.structures import STRUCTURES
 
     maps = load_maps(maps_file)
     table, count = maps.lookup(STRUCTURES).numpy(), len(STRUCTURES) + 1
@@ -68,7 +179,11 @@ def centroids_of_maps(maps_file: Path) -> dict[str, list[float]]:
                 sums[axis] += place * np.bincount(plane.ravel(), minlength=count)
         means.append((sums / np.bincount(structure.ravel(), minlength=count)).T[1:])
     mean = np.nanmean(np.array(means), axis=0) + np.array(ORIGIN_MM)
-    return {str(n): [round(float(v), 2) for v in row] for n, row in zip(STRUCTURES, mean, strict=True)}
+    return {
+        str(n): [round(float(v), 2) for v in row]
+        for n, row in zip(STRUCTURES, mean, strict=True)
+        if n not in _NOWHERE
+    }
 
 
 def export(
@@ -143,16 +258,10 @@ def export(
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
     if maps_file is not None and name == "locate":
-        entry["template_centroids"] = centroids_of_maps(Path(maps_file))
+        entry.update(places_of_maps(Path(maps_file)))
     manifest = resolver.read_manifest(out)
     manifest[name] = entry
-    for path, text in (
-        (out / resolver.MANIFEST, json.dumps(manifest, indent=1) + "\n"),
-        (out / f"{name}.md", model_card(name, entry)),
-    ):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text)
-        os.replace(temporary, path)
+    _write(out, manifest, [name])
     return file
 
 
@@ -169,7 +278,9 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
     return (
         f"# {name}\n\n{entry['capability']}.\n\n"
         f"- File: `{entry['file']}`, {entry['bytes']} bytes, sha256 `{entry['sha256']}`\n"
-        f"- Grid: {entry['grid']}\n- Intensity: {entry['intensity']}\n- Network: {entry['network']}\n"
+        f"- Grid: {entry['grid']}\n- Intensity: percentiles {entry['intensity']['percentiles']} inside the "
+        f"{entry['intensity']['inside']} become 0 and 1, clipped\n"
+        f"{_threshold_line(entry)}- Network: {entry['network']}\n"
         f"- Trained {entry['steps']} steps in {entry['training_seconds'] / 60:.0f} minutes "
         f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
         f"{entry['date']}\n"
@@ -178,3 +289,7 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
         f"| figure | value |\n|---|---|\n{scores}\n\n"
         "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
     )
+
+
+def _threshold_line(entry: dict[str, Any]) -> str:
+    return f"- Thresholds of the probability: {entry['threshold']}\n" if "threshold" in entry else ""

@@ -10,7 +10,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from hyperprep.exceptions import NoInputError
-from hyperprep.models.synth.maps import ORIGIN_MM, TISSUE_GROUPS
+from hyperprep.models.synth.maps import ORIGIN_MM
+from hyperprep.models.synth.structures import TISSUE_GROUPS
 
 _SHAPE = (192, 224, 192)
 _T1W_MEANS = {

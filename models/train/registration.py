@@ -18,7 +18,7 @@ from hyperprep.models.nn.warp import integrate, warp
 from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
 from hyperprep.models.synth.maps import LabelMaps
-from hyperprep.models.train.segmentation import STRUCTURES
+from hyperprep.models.synth.structures import STRUCTURES
 
 
 def draw_hyperparameter(rng: np.random.Generator, *, end_share: float = 0.2) -> float:

@@ -16,35 +16,7 @@ from hyperprep.models.nets.head_unet import HeadConditionedUNet, LabelConditione
 from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
 from hyperprep.models.synth.maps import LabelMaps
-
-LEFT = (2, 3, 4, 7, 8, 10, 11, 12, 13, 17, 18, 26, 28)
-RIGHT = (41, 42, 43, 46, 47, 49, 50, 51, 52, 53, 54, 58, 60)
-STRUCTURES = (*LEFT, 14, 15, 16, 24, *RIGHT)
-"""FreeSurfer numbers of the structures that the networks know, in the order of their conditions."""
-
-REGIONS: dict[str, tuple[int, ...]] = {
-    "brain": (),
-    "cerebrum": (2, 3, 4, 10, 11, 12, 13, 17, 18, 26, 28, 14, 41, 42, 43, 49, 50, 51, 52, 53, 54, 58, 60),
-    "cortex": (3, 42),
-    "white-matter": (2, 7, 41, 46),
-    "deep-grey": (10, 11, 12, 13, 26, 49, 50, 51, 52, 58),
-    "ventricles": (4, 43, 14, 15),
-    "cerebellum": (7, 8, 46, 47),
-}
-"""Super-regions that are conditions of their own, after the structures; "brain" is the closed mask."""
-
-INTENSITY_TISSUES: tuple[tuple[int, ...], ...] = (
-    (2, 41),
-    (3, 42, 17, 18, 53, 54),
-    (4, 43, 14, 15, 24),
-    (11, 12, 26, 50, 51, 58),
-    (10, 49),
-    (13, 52),
-    (16, 28, 60),
-    (7, 46),
-    (8, 47),
-)
-"""Structures that share one distribution of intensities in an image, after whatever is not brain."""
+from hyperprep.models.synth.structures import INTENSITY_TISSUES, REGIONS, STRUCTURES
 
 NEAR_BRAIN = -5.0
 """Log-odds of the atlas' brain below which a voxel teaches nothing."""

@@ -90,7 +90,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     Raises
     ------
     WeightsError
-        When the manifest is no valid JSON object.
+        When the manifest is no valid JSON object of entries with a file and its digest.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
@@ -103,6 +103,14 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         ) from error
     if not isinstance(content, dict):
         raise WeightsError(f"{manifest} must hold one object with an entry for each network.")
+    for name, entry in content.items():
+        held = entry if isinstance(entry, dict) else {}
+        absent = [key for key in ("file", "sha256") if not isinstance(held.get(key), str)]
+        if absent:
+            raise WeightsError(
+                f"{manifest}: the entry '{name}' lacks {' and '.join(absent)}. Export the weights again or "
+                "restore the file."
+            )
     return content
 
 
@@ -129,8 +137,8 @@ def find_weights(
     folder_given = Path(weights_dir) if weights_dir is not None else None
     if folder_given is not None and not folder_given.is_dir():
         raise WeightsError(
-            f"The weights folder {folder_given} does not exist. Give a folder with a {MANIFEST}, or leave "
-            "the option out."
+            f"The weights folder {folder_given} does not exist or is no folder. Give a folder with a "
+            f"{MANIFEST}, or leave the option out."
         )
     looked: list[str] = []
     for origin, folder in _folders(explicit, folder_given):

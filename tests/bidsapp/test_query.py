@@ -13,7 +13,8 @@ import pytest
 
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.layout import read_filters
-from hyperprep.bidsapp.query import available_participants, choose_participants, find_inputs
+from hyperprep.bidsapp.participants import available_participants, choose_participants
+from hyperprep.bidsapp.query import find_inputs
 from hyperprep.exceptions import NoInputError, UsageError
 
 Maker = Callable[..., Path]
@@ -62,6 +63,34 @@ def test_the_first_of_several_t1w_is_used_and_the_others_are_named(
     assert two.sessions[0].scan.t1w.name == "sub-02_T1w.nii.gz"
     assert len(two.sessions[0].unused) == 2
     assert "sub-02_acq-a_run-2_T1w.nii.gz, sub-02_acq-b_T1w.nii.gz" in two.remarks[0]
+
+
+def test_first_lex_takes_the_first_image_of_all_and_names_the_sessions_left_out(
+    settings: Settings, make_scan: Maker
+) -> None:
+    make_scan(settings.bids_dir / "sub-01/ses-post/anat/sub-01_ses-post_run-2_T1w.nii.gz")
+    make_scan(settings.bids_dir / "sub-01/ses-post/anat/sub-01_ses-post_acq-z_T1w.nii.gz")
+    chosen = replace(settings, subject_anatomical_reference="first-lex")
+    one, two = find_inputs(chosen, ("01", "02"))
+    assert [session.scan.t1w.name for session in one.sessions] == ["sub-01_ses-post_T1w.nii.gz"]
+    said, others = one.remarks
+    assert said.startswith("sub-01_ses-post_T1w.nii.gz is the participant's first T1w image, and the only")
+    assert said.endswith("left out: session pre (sub-01_ses-pre_T1w.nii.gz)")
+    assert "not used: sub-01_ses-post_acq-z_T1w.nii.gz, sub-01_ses-post_run-2_T1w.nii.gz" in others
+    assert (len(two.sessions), two.remarks) == (1, ())
+
+
+def test_first_lex_is_first_of_what_is_asked_for(settings: Settings) -> None:
+    chosen = replace(settings, subject_anatomical_reference="first-lex", session_label=("pre", "later"))
+    (one,) = find_inputs(chosen, ("01",))
+    assert [session.session for session in one.sessions] == ["pre"]
+    assert one.problems == ("sub-01 has no T1w image in session later",)
+
+
+def test_sessions_are_independent_by_default(settings: Settings) -> None:
+    assert settings.subject_anatomical_reference == "sessionwise"
+    (one,) = find_inputs(settings, ("01",))
+    assert (len(one.sessions), one.remarks) == (2, ())
 
 
 @pytest.mark.parametrize(

@@ -306,8 +306,10 @@ def test_a_failure_of_the_shared_part_is_everybodys(settings: Settings) -> None:
 def test_too_little_memory_is_refused_when_asked_for(settings: Settings) -> None:
     settings.work_dir.mkdir()
     workflow = _with_killer(settings, 0)
-    with pytest.raises(UsageError, match=r"needs about 0\.3 GB of memory, and 0\.2 GB are allowed"):
-        make_runner(workflow, replace(settings, mem_gb=0.2), None)
+    wanted = r"step kill \(.*kill\) needs about 0\.3 GB of memory .*, and 0\.2 GB are allowed; give --mem 1GB"
+    with pytest.raises(UsageError, match=wanted):
+        execute(workflow, LABELS, replace(settings, mem_gb=0.2))
+    assert list(settings.work_dir.iterdir()) == []
 
 
 def test_settings_reach_the_scheduler(settings: Settings) -> None:

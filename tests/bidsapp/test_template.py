@@ -55,7 +55,7 @@ def test_a_name_in_the_cache(cache: Path) -> None:
     ("name", "message"),
     [
         ("Nowhere", r"'Nowhere' is unknown.*Available: MNI152NLin2009aSym, Bare, Whole\."),
-        ("Empty", "no T1w image in it .*empty place-holder.*templateflow.api"),
+        ("Empty", "no T1w image in it .*empty place-holder.*--template Empty --prefetch"),
         ("..", "is unknown"),
         ("/nowhere/x.nii.gz", "there is no file /nowhere/x.nii.gz"),
         ("missing.nii.gz", "there is no file missing.nii.gz"),
