@@ -108,7 +108,7 @@ def test_space_to_depth_is_inverted():
     assert torch.equal(depth_to_space(space_to_depth(image, 2), 2), image)
 
 
-@pytest.mark.parametrize("kind", ["unet", "unrolled"])
+@pytest.mark.parametrize("kind", ["unet", "unrolled", "siamese"])
 def test_hypermorph_obeys_lambda_and_its_gradient_reaches_lambda(kind):
     torch.manual_seed(0)
     network = HyperMorph(primary_network(kind))
@@ -142,5 +142,5 @@ def test_only_the_hypernetwork_is_trained_and_stored():
 def test_unknown_networks_are_refused():
     with pytest.raises(WeightsError, match="does not know"):
         build_network({"kind": "oracle"})
-    with pytest.raises(WeightsError, match="unet, unrolled"):
+    with pytest.raises(WeightsError, match="unet, unrolled, siamese"):
         primary_network("oracle")
