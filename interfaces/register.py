@@ -40,8 +40,8 @@ class _PairInputSpec(_ModelInputSpec):
     hyperparameters = traits.Dict(
         traits.Str,
         traits.Float,
-        desc="values of the weights' further hyperparameters by name (gamma, w), where they have any; by default "
-        "what the weights state",
+        desc="values of the weights' further hyperparameters by name (gamma, w), where they have any; by "
+        "default what the weights state",
     )
     sweep_steps = traits.Range(
         low=0, high=101, value=0, usedefault=True,

@@ -138,7 +138,7 @@ def similarity_loss(
     Parameters
     ----------
     name
-        ``"ncc"``: 1 - local correlation; ``"mse"``: mean squared difference over sigma squared, over the whole
+        ``"ncc"``: 1 - local correlation; ``"mse"``: mean squared difference over sigma squared, of the whole
         image; ``"mi"``: minus the mutual information.
     fixed, moved
         (B, 1, *spatial) in [0, 1].

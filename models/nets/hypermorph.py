@@ -15,7 +15,6 @@ from hyperprep.models.nets.unrolled import UnrolledMatching
 from hyperprep.models.nn.hyper import Hyper
 from hyperprep.models.nn.warp import integrate
 
-
 PRIMARIES: dict[str, type[nn.Module]] = {
     "unet": RegistrationUNet,
     "unrolled": UnrolledMatching,

@@ -91,7 +91,10 @@ class Hyperparameter:
 
 
 def hyperparameters_of(
-    names: Sequence[str], *, windows: Sequence[int] = (3, 5, 7, 9), defaults: Mapping[str, float] | None = None
+    names: Sequence[str],
+    *,
+    windows: Sequence[int] = (3, 5, 7, 9),
+    defaults: Mapping[str, float] | None = None,
 ) -> tuple[Hyperparameter, ...]:
     """Make the hyperparameters that a training configuration names.
 
@@ -107,7 +110,7 @@ def hyperparameters_of(
     Raises
     ------
     UsageError
-        When a name is not known or given twice, lambda is not the first, or the windows are not odd and rising.
+        When a name is not known or given twice, lambda is not first, or windows are not odd and rising.
 
     Examples
     --------

@@ -26,9 +26,7 @@ class RegistrationUNet(nn.Module):
         super().__init__()
         self.normalise = normalise
         n, m = width, 2 * width
-        self.down = nn.ModuleList(
-            nn.Conv3d(i, o, 3, padding=1) for i, o in ((2, n), (n, m), (m, m), (m, m))
-        )
+        self.down = nn.ModuleList(nn.Conv3d(i, o, 3, padding=1) for i, o in ((2, n), (n, m), (m, m), (m, m)))
         self.up = nn.ModuleList(
             nn.Conv3d(i, o, 3, padding=1) for i, o in ((m, m), (2 * m, m), (2 * m, m), (2 * m, m))
         )

@@ -1,8 +1,6 @@
-"""A primary registration network that matches features: one encoder for both images, correlation, soft-argmax."""
+"""A primary registration network that matches the features of one encoder by correlation and soft-argmax."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +78,9 @@ def soft_argmax(correlation: torch.Tensor, radius: int, sharpness: torch.Tensor)
     """
     share = (correlation * sharpness).softmax(dim=1)
     offsets = neighbour_offsets(radius).to(share)
-    return torch.cat([torch.einsum("bnxyz,nd->bdxyz", share, offsets), share.amax(dim=1, keepdim=True)], dim=1)
+    return torch.cat(
+        [torch.einsum("bnxyz,nd->bdxyz", share, offsets), share.amax(dim=1, keepdim=True)], dim=1
+    )
 
 
 class SiameseMatching(nn.Module):
@@ -117,9 +117,7 @@ class SiameseMatching(nn.Module):
             assert flow.bias is not None
             nn.init.zeros_(flow.bias)
             first = nn.Conv3d(channels + 7, channels, 3, padding=1)
-            self.smoothing.append(
-                nn.ModuleList([first, nn.Conv3d(channels, channels, 3, padding=1), flow])
-            )
+            self.smoothing.append(nn.ModuleList([first, nn.Conv3d(channels, channels, 3, padding=1), flow]))
 
     def _features(self, image: torch.Tensor) -> torch.Tensor:
         first, second = self.encoder

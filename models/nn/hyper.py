@@ -27,8 +27,8 @@ class HyperNetwork(nn.Module):
     widths
         Units of the dense layers.
     rank
-        Put a linear layer of this many units before the outputs: the last layer as a low-rank factorisation,
-        made of a trained one by :mod:`hyperprep.models.train.low_rank`. None: outputs see the last dense layer.
+        Put a linear layer of this many units before the outputs: the last layer as a low-rank factorisation
+        (:mod:`hyperprep.models.train.low_rank` makes it of a trained one). None: there is no such layer.
     """
 
     def __init__(

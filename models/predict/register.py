@@ -128,8 +128,8 @@ def register(
     lam
         Regularisation weight in [0, 1], or ``"auto"``.
     hyperparameters
-        Values of the weights' other hyperparameters, where they have any: ``gamma`` in [0, 1], ``w`` in voxels
-        of the network's grid. Those that are not given are at the default that the weights state.
+        Values of the weights' other hyperparameters, where they have any: ``gamma`` in [0, 1], ``w`` in
+        voxels of the network's grid. What is not given is at the default that the weights state.
     regions
         Regions whose overlap ``lam="auto"`` maximises: names, FreeSurfer numbers or super-regions, each
         counting alike; all labels when empty.

@@ -145,9 +145,7 @@ class Factorisation:
             norms, misses = [], []
             for some, these in zip(self.probes.split(128), hidden.split(128), strict=True):
                 wanted = torch.addmm(bias, some, weight.T)
-                made = torch.addmm(
-                    state[f"outputs.{place}.bias"], these, state[f"outputs.{place}.weight"].T
-                )
+                made = torch.addmm(state[f"outputs.{place}.bias"], these, state[f"outputs.{place}.weight"].T)
                 norms.append(wanted.norm(dim=1))
                 misses.append((made - wanted).norm(dim=1))
             size = torch.cat(norms).square().mean().sqrt().clamp_min(1e-12)

@@ -20,7 +20,7 @@ from hyperprep.models.nets.hypermorph import HyperMorph, primary_network
 from hyperprep.models.nets.hyperparameters import hyperparameters_of
 from hyperprep.models.nn.warp import integrate, warp
 from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
-from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
+from hyperprep.models.synth.draw import Contrast, SynthSpec, draw_anatomy, draw_contrast
 from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.train.segmentation import STRUCTURES
 
@@ -29,8 +29,8 @@ from hyperprep.models.train.segmentation import STRUCTURES
 class RegistrationTask:
     """Registration of two affinely aligned synthetic brains.
 
-    The loss is (1 - lambda)(1 - gamma) L_sim + lambda L_reg + gamma L_seg (HyperMorph eq. 5; eq. 3 where gamma
-    is no hyperparameter), with L_reg the gradient energy of the velocity and L_seg = 1 - mean soft Dice.
+    The loss is (1 - lambda)(1 - gamma) L_sim + lambda L_reg + gamma L_seg (HyperMorph eq. 5; eq. 3 where
+    gamma is no hyperparameter), with L_reg the gradient energy of the velocity and L_seg = 1 - soft Dice.
     Beyond the paper, ``seg_weight`` adds L_seg to L_sim: labels then guide training without being one more
     input of the network.
 
@@ -103,6 +103,16 @@ class RegistrationTask:
         """Make the network."""
         return HyperMorph(primary_network(self.primary, **(self.options or {})), len(self.hyper))
 
+    def other_contrast(self, rng: np.random.Generator, first: Contrast) -> Contrast:
+        """Draw the second image's look: nearly the first's in :attr:`same_contrast` of the pairs."""
+        contrast = draw_contrast(rng, self.spec, len(first.means))
+        if rng.random() >= self.same_contrast:
+            return contrast
+        jitter = rng.normal(1, 0.03, first.means.shape).astype(np.float32)
+        return replace(
+            contrast, name=first.name, means=first.means * jitter, sds=first.sds, gamma=first.gamma
+        )
+
     def pair(
         self, rng: np.random.Generator, indices: tuple[int, int] | None = None
     ) -> tuple[torch.Tensor, ...]:
@@ -113,12 +123,7 @@ class RegistrationTask:
         out: list[torch.Tensor] = []
         for place, index in enumerate(chosen):
             anatomy = draw_anatomy(rng, self.spec, usable, self.lattice.extent_mm, index=index)
-            contrast = first if place == 0 else draw_contrast(rng, self.spec, len(first.means))
-            if place == 1 and rng.random() < self.same_contrast:
-                jitter = rng.normal(1, 0.03, first.means.shape).astype(np.float32)
-                contrast = replace(
-                    contrast, name=first.name, means=first.means * jitter, sds=first.sds, gamma=first.gamma
-                )
+            contrast = first if place == 0 else self.other_contrast(rng, first)
             sampling = sample_anatomy(
                 self.maps, anatomy, self.lattice, subsamples=self.spec.subsamples, seed=contrast.seed
             )
@@ -195,9 +200,7 @@ class RegistrationTask:
                 moved, overlap, velocity, displacement = self.moved(model, (*pair, hyper))
                 figures = {
                     "dice": float(overlap),
-                    "ncc": float(
-                        local_ncc(pair[0], moved, window=self.window, mask=(pair[0] > 0).float())
-                    ),
+                    "ncc": float(local_ncc(pair[0], moved, window=self.window, mask=(pair[0] > 0).float())),
                     "energy": float(gradient_energy(velocity)),
                     "folding": 100 * float((jacobian_determinant(displacement) <= 0).float().mean()),
                 }
