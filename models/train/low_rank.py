@@ -13,6 +13,8 @@ from hyperprep.models.nn.hyper import HyperNetwork
 
 State = dict[str, torch.Tensor]
 
+_LARGEST_HALF = 6e4
+
 _STEPS = {1: 101, 2: 21, 3: 11}
 """Values per hyperparameter at which the factorisation is fitted; its error is measured twice as densely."""
 
@@ -102,8 +104,10 @@ class Factorisation:
 
     @property
     def largest(self) -> int:
-        """The highest rank that still adds anything."""
-        return int((self._singular > 1e-9 * self._singular[0]).sum())
+        """The highest rank whose factors half precision can hold and that still adds anything."""
+        rows = (self._left.T @ self._root) / self._reach.clamp_min(1e-12)[:, None]
+        useful = (self._singular > 1e-6 * self._singular[0]) & (rows.abs().amax(dim=1) < _LARGEST_HALF)
+        return int(useful.long().cumprod(dim=0).sum())
 
     def state(self, rank: int) -> State:
         """Give the factorised weights, all representable in half precision, named as in the network."""
@@ -149,7 +153,7 @@ class Factorisation:
                 norms.append(wanted.norm(dim=1))
                 misses.append((made - wanted).norm(dim=1))
             size = torch.cat(norms).square().mean().sqrt().clamp_min(1e-12)
-            relative = torch.cat(misses) / size
+            relative = (torch.cat(misses) / size).nan_to_num(nan=torch.inf)
             worst = max(worst, float(relative.max()))
             sums.append(float(relative.mean()))
         return worst, sum(sums) / len(sums)

@@ -18,14 +18,14 @@ from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def few_maps() -> LabelMaps:
     """Four heads: nested boxes of white matter, cortex and ventricle."""
     maps = torch.zeros(4, 192, 224, 192, dtype=torch.uint8)
     for one in range(4):
         for label, margin in ((2, 30 - one), (1, 45 + one), (3, 70 - one)):
             maps[one, margin : 192 - margin, margin : 224 - margin, margin : 192 - margin] = label
-    return LabelMaps(maps, (maps > 0).to(torch.uint8), (0, 2, 3, 4))
+    return LabelMaps(maps, (maps > 0).to(torch.uint8), (0, 2, 3, 4, 500))
 
 
 @pytest.mark.parametrize("name", list(STRATEGIES))

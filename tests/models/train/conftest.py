@@ -6,10 +6,10 @@ import torch
 from hyperprep.models.synth.maps import LabelMaps
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def few_maps() -> LabelMaps:
     """Four heads: nested boxes of cortex, white matter and ventricle, each a little larger than the last."""
-    numbers = (0, 2, 3, 4, 24, 41, 42, 43)
+    numbers = (0, 2, 3, 4, 24, 41, 42, 43, 500)
     maps = torch.zeros(4, 192, 224, 192, dtype=torch.uint8)
     for one in range(4):
         for label, margin in ((2, 30 - one), (1, 45 + one), (3, 70 - one)):
