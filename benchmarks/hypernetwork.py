@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from torch import nn
 
 from benchmarks.heldout import HeldOut, lattice_of, measure, real_pairs, sweep, synthetic_pairs
-from benchmarks.integrative import STRATEGIES
+from benchmarks.integrative import STRATEGIES, integrative_network
 from hyperprep.models.nets.hypermorph import HyperMorph, primary_network
 from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import load_maps
@@ -29,6 +29,13 @@ from hyperprep.models.train.loop import Schedule, train
 from hyperprep.models.train.registration import RegistrationTask
 
 HYPER, FIXED = "hypernetwork", "fixed lambda"
+
+OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "unet": lambda channels: {"width": channels},
+    "unrolled": lambda channels: {"channels": channels, "steps": (2, 2)},
+    "siamese": lambda channels: {"channels": channels},
+}
+"""Options of each primary network of reduced size."""
 
 
 class WithoutHyper(nn.Module):
@@ -55,7 +62,7 @@ class StrategyTask(RegistrationTask):
         """Make the network."""
         options = self.options or {}
         if self.strategy in STRATEGIES:
-            return STRATEGIES[self.strategy](1, width=options.get("width", 16))
+            return integrative_network(self.strategy, self.primary, **options)
         primary = primary_network(self.primary, **options)
         return WithoutHyper(primary) if self.strategy == FIXED else HyperMorph(primary)
 
@@ -129,12 +136,12 @@ def rows_of(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     yield from known
     shared = {
         "maps": load_maps(args.maps),
-        "lattice": lattice_of(args.spacing),
+        "lattice": lattice_of(args.spacing, 16 if args.primary == "unet" else 8),
         "spec": SynthSpec(
             **{**vars(spec_of(read_config("hypermorph"))), "random_contrast": 0.0, "contrasts": ("T1w",)}
         ),
         "primary": args.primary,
-        "options": {"width": args.width} if args.primary == "unet" else {},
+        "options": OPTIONS[args.primary](args.channels),
         "window": args.window,
         "seg_weight": args.seg_weight,
         "same_contrast": 1.0,
@@ -164,7 +171,7 @@ def rows_of(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
         if ("affine", kind) not in done:
             figures = measure(None, pairs(kind))
             yield write({"run": "affine", "strategy": "affine", "pairs": kind, "by_lambda": {"": figures}})
-    for run in runs_of(args.lambdas, args.seeds, list(STRATEGIES) if args.primary == "unet" else []):
+    for run in runs_of(args.lambdas, args.seeds, [] if args.primary == "siamese" else STRATEGIES):
         for kind in kinds:
             if (run.name, kind) in done:
                 continue
@@ -246,10 +253,15 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--maps", type=Path, required=True, help="label maps made by 'prepare'")
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs and their results")
     parser.add_argument("--data", type=Path, help="folder that holds bids/oasis: measure on real pairs too")
-    parser.add_argument("--primary", choices=("unet", "unrolled", "siamese"), default="unet")
-    parser.add_argument("--width", type=int, default=8, help="first channels of the unet; the paper's is 16")
+    parser.add_argument(
+        "--primary",
+        choices=tuple(OPTIONS),
+        default="unrolled",
+        help="the paper's unet learns nothing in a few hundred steps; siamese has no integrative variants",
+    )
+    parser.add_argument("--channels", type=int, default=8, help="of the convolutions; unet: of the first")
     parser.add_argument("--spacing", type=float, default=6.0, help="mm: 4, 6 or 8")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lambdas", type=float, nargs="+", default=[0.1, 0.5, 0.8, 0.95])
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -265,9 +277,8 @@ def main() -> None:
     """Train, measure, print and write the tables."""
     args = _arguments()
     torch.set_num_threads(args.threads)
-    width = f"{args.width}" if args.primary == "unet" else ""
     folder = args.work / (
-        f"{args.primary}{width}_{args.spacing:g}mm_{args.steps}steps_rate{args.learning_rate:g}"
+        f"{args.primary}{args.channels}_{args.spacing:g}mm_{args.steps}steps_rate{args.learning_rate:g}"
         f"_window{args.window}_seg{args.seg_weight:g}"
     )
     folder.mkdir(parents=True, exist_ok=True)

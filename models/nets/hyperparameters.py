@@ -158,10 +158,8 @@ def read_hyperparameters(metadata: Mapping[str, Any]) -> tuple[Hyperparameter, .
     >>> [one.name for one in read_hyperparameters({"network": {"n_hyper": 1}})]
     ['lambda']
     """
-    listed = metadata.get("hyperparameters") or [{"name": "lambda"}]
-    found = tuple(
-        Hyperparameter(**{k: tuple(v) if k == "values" else v for k, v in one.items()}) for one in listed
-    )
+    listed: list[dict[str, Any]] = metadata.get("hyperparameters") or [{"name": "lambda"}]
+    found = tuple(Hyperparameter(**{**one, "values": tuple(one.get("values", (0.0, 1.0)))}) for one in listed)
     count = metadata["network"].get("n_hyper", 1)
     if found[0].name != "lambda" or len(found) != count:
         raise WeightsError(

@@ -81,7 +81,8 @@ class Factorisation:
 
     def __init__(self, network: HyperNetwork, n_hyper: int) -> None:
         self.network, steps = network, _STEPS[n_hyper]
-        self.outputs = [(one.weight.detach(), one.bias.detach()) for one in network.outputs]
+        linear = [one for one in network.outputs if isinstance(one, torch.nn.Linear)]
+        self.outputs = [(one.weight.detach(), one.bias.detach()) for one in linear]
         with torch.no_grad():
             fitted = network.hidden(hyper_grid(n_hyper, steps)).double()
             self.probes = network.hidden(hyper_grid(n_hyper, 2 * steps - 1))

@@ -12,7 +12,8 @@ from torch import nn
 
 from benchmarks import hypernetwork, primary_networks
 from benchmarks.heldout import HeldOut, finer, lattice_of, measure, synthetic_pairs
-from benchmarks.integrative import STRATEGIES, HyperVolume
+from benchmarks.integrative import STRATEGIES, HyperVolume, integrative_network
+from hyperprep.models.nets.hypermorph import primary_network
 from hyperprep.models.nets.registration_unet import RegistrationUNet
 from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps
@@ -28,11 +29,17 @@ def few_maps() -> LabelMaps:
     return LabelMaps(maps, (maps > 0).to(torch.uint8), (0, 2, 3, 4, 500))
 
 
-@pytest.mark.parametrize("name", list(STRATEGIES))
-def test_integrative_networks_obey_the_hyperparameter_and_teach_every_weight(name: str) -> None:
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize(
+    ("primary", "options"), [("unet", {"width": 4}), ("unrolled", {"channels": 4, "steps": (1, 2)})]
+)
+def test_integrative_networks_obey_the_hyperparameter_and_teach_every_weight(
+    name: str, primary: str, options: dict
+) -> None:
     torch.manual_seed(0)
-    network = STRATEGIES[name](1, width=4)
-    torch.nn.init.normal_(network.flow.weight, std=0.1)
+    network = integrative_network(name, primary, **options)
+    if isinstance(network, RegistrationUNet):
+        torch.nn.init.normal_(network.flow.weight, std=0.1)
     fixed, moving = torch.rand(2, 1, 1, 32, 16, 48).unbind(0)
     low, high = (network(fixed, moving, torch.tensor([value])) for value in (0.1, 0.9))
     assert low.shape == (1, 3, 16, 8, 24)
@@ -47,20 +54,27 @@ def test_integrative_networks_add_what_the_paper_says() -> None:
 
     auxiliary = count(HyperVolume(1))
     assert auxiliary == (27 * 32 + 32) + 5 * (27 * 32 * 32 + 32)  # six convolutions of 32 channels
-    assert count(STRATEGIES["pre-integrative"](1)) == 313_507 + auxiliary + 27 * 32 * 16
-    assert count(STRATEGIES["post-integrative"](1)) == 313_507 + auxiliary + 27 * 32 * 32
+    assert count(integrative_network("pre-integrative", "unet")) == 313_507 + auxiliary + 27 * 32 * 16
+    assert count(integrative_network("post-integrative", "unet")) == 313_507 + auxiliary + 27 * 32 * 32
     channels = 16 + 3 * 32 + 4 * 32 + 32 + 16 + 16 + 3
     dense = (256 + 256) + 4 * (256 * 256 + 256) + 256 * channels + channels
-    assert count(STRATEGIES["full-integrative"](1)) == 313_507 + dense
+    assert count(integrative_network("full-integrative", "unet")) == 313_507 + dense
 
 
-def test_the_full_integrative_network_without_its_values_is_the_plain_one() -> None:
+@pytest.mark.parametrize(
+    ("primary", "options"), [("unet", {"width": 4}), ("unrolled", {"channels": 4, "steps": (1, 2)})]
+)
+def test_the_full_integrative_network_without_its_values_is_the_plain_one(
+    primary: str, options: dict
+) -> None:
     torch.manual_seed(0)
-    network, plain = STRATEGIES["full-integrative"](1, width=4), RegistrationUNet(width=4)
+    network = integrative_network("full-integrative", primary, **options)
+    plain = primary_network(primary, **options)
     plain.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("auxiliary")})
     for name in ("weight", "bias"):
-        torch.nn.init.zeros_(getattr(network.auxiliary[-1], name))
+        torch.nn.init.zeros_(getattr(network.auxiliary.layers[-1], name))
     fixed, moving = torch.rand(2, 1, 1, 16, 32, 16).unbind(0)
+    assert plain(fixed, moving).abs().max() > 0
     assert torch.allclose(network(fixed, moving, torch.tensor([0.4])), plain(fixed, moving))
 
 
@@ -106,7 +120,7 @@ def test_finished_runs_are_not_run_again(
     few_maps: LabelMaps, tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(hypernetwork, "load_maps", lambda path: few_maps)
-    arguments = ["--maps", "-", "--work", str(tmp_path), "--spacing", "8", "--width", "1", "--steps", "1"]
+    arguments = ["--maps", "-", "--work", str(tmp_path), "--spacing", "8", "--channels", "1", "--steps", "1"]
     arguments += [
         "--pairs",
         "1",
@@ -122,7 +136,7 @@ def test_finished_runs_are_not_run_again(
     results = next(tmp_path.glob("*/results.jsonl"))
     rows = [json.loads(line) for line in results.read_text().splitlines()]
     assert [row["run"] for row in rows] == ["affine"] + [
-        run.name for run in hypernetwork.runs_of([0.2, 0.7], 1, list(STRATEGIES))
+        run.name for run in hypernetwork.runs_of([0.2, 0.7], 1, STRATEGIES)
     ]
     assert list(rows[1]["by_lambda"]) == ["0.2", "0.7"]
     with results.open("a") as stream:
