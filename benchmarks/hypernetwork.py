@@ -263,7 +263,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--spacing", type=float, default=6.0, help="mm: 4, 6 or 8")
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--lambdas", type=float, nargs="+", default=[0.1, 0.5, 0.8, 0.95])
+    parser.add_argument("--lambdas", type=float, nargs="+", default=[0.1, 0.4, 0.7, 0.9])
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--window", type=int, default=5, help="of the local correlation, voxels")
     parser.add_argument("--seg-weight", type=float, default=0.0, help="label overlap within the similarity")
