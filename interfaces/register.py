@@ -37,6 +37,12 @@ class _PairInputSpec(_ModelInputSpec):
         desc="regions whose overlap the search of lambda maximises: names, FreeSurfer numbers or "
         "super-regions; by default all labels",
     )
+    hyperparameters = traits.Dict(
+        traits.Str,
+        traits.Float,
+        desc="values of the weights' further hyperparameters by name (gamma, w), where they have any; by "
+        "default what the weights state",
+    )
     sweep_steps = traits.Range(
         low=0, high=101, value=0, usedefault=True,
         desc="how many evenly spaced lambdas are also registered, for the report's slider; 0 for none",
@@ -98,6 +104,7 @@ class HyperMorph(ModelInterface):
             frame2fixed=read_affine(defined(self.inputs.frame2fixed_xfm)),
             **companions(self.inputs, fixed, moving),
             lam=self.inputs.lam,
+            hyperparameters=defined(self.inputs.hyperparameters),
             regions=tuple(defined(self.inputs.lambda_regions) or ()),
             refine=self.inputs.refine,
             symmetric=self.inputs.symmetric,
@@ -163,6 +170,7 @@ class TuneLambda(ModelInterface):
             frame2fixed=read_affine(defined(self.inputs.frame2fixed_xfm)),
             **companions(self.inputs, fixed, moving),
             lam="auto",
+            hyperparameters=defined(self.inputs.hyperparameters),
             regions=tuple(defined(self.inputs.lambda_regions) or ()),
             refine="none",
             sweep_steps=self.inputs.sweep_steps,

@@ -6,7 +6,7 @@ import torch
 
 
 def gradient_energy(velocity: torch.Tensor) -> torch.Tensor:
-    """Give the mean squared spatial gradient of the velocity (HyperMorph eq. 4).
+    """Give the mean squared spatial gradient of the velocity (HyperMorph eq. 4 without its factor 1/2).
 
     Parameters
     ----------

@@ -10,13 +10,21 @@ from torch import nn
 
 from hyperprep.exceptions import WeightsError
 from hyperprep.models.nets.registration_unet import RegistrationUNet
+from hyperprep.models.nets.siamese import SiameseMatching
 from hyperprep.models.nets.unrolled import UnrolledMatching
 from hyperprep.models.nn.hyper import Hyper
 from hyperprep.models.nn.warp import integrate
 
+PRIMARIES: dict[str, type[nn.Module]] = {
+    "unet": RegistrationUNet,
+    "unrolled": UnrolledMatching,
+    "siamese": SiameseMatching,
+}
+"""Primary registration networks by name; ``unet`` is the paper's."""
+
 
 def primary_network(kind: str, **options: Any) -> nn.Module:
-    """Make a primary registration network by name: ``unet`` (the paper's) or ``unrolled``.
+    """Make a primary registration network: one of :data:`PRIMARIES`.
 
     Raises
     ------
@@ -28,11 +36,9 @@ def primary_network(kind: str, **options: Any) -> nn.Module:
     >>> sum(weights.numel() for weights in primary_network("unet").parameters())
     313507
     """
-    if kind == "unet":
-        return RegistrationUNet(**options)
-    if kind == "unrolled":
-        return UnrolledMatching(**options)
-    raise WeightsError(f"Unknown primary registration network {kind!r}; known: unet, unrolled.")
+    if kind not in PRIMARIES:
+        raise WeightsError(f"Unknown primary registration network {kind!r}; known: {', '.join(PRIMARIES)}.")
+    return PRIMARIES[kind](**options)
 
 
 class HyperMorph(nn.Module):
@@ -44,11 +50,13 @@ class HyperMorph(nn.Module):
         Network from (fixed, moving) to a velocity on a grid twice as coarse.
     n_hyper
         Number of hyperparameters; the first is lambda.
+    rank
+        Rank of the hypernetwork's last layer where it is stored as a factorisation.
     """
 
-    def __init__(self, primary: nn.Module, n_hyper: int = 1) -> None:
+    def __init__(self, primary: nn.Module, n_hyper: int = 1, *, rank: int | None = None) -> None:
         super().__init__()
-        self.hyper = Hyper(primary, n_hyper)
+        self.hyper = Hyper(primary, n_hyper, rank=rank)
 
     @classmethod
     def from_description(cls, description: Mapping[str, Any]) -> HyperMorph:
@@ -62,6 +70,7 @@ class HyperMorph(nn.Module):
         return cls(
             primary_network(description["primary"], **description.get("options", {})),
             description.get("n_hyper", 1),
+            rank=description.get("rank"),
         )
 
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor, hyper: torch.Tensor) -> torch.Tensor:

@@ -93,6 +93,22 @@ class UnrolledMatching(nn.Module):
                 )
             )
 
+    def update(self, level: int, features: torch.Tensor) -> torch.Tensor:
+        """Give what one step at a level (0: the coarsest) adds to the velocity.
+
+        Parameters
+        ----------
+        level
+            Position in :attr:`steps`.
+        features
+            (B, 9, *spatial): force, correlation, fixed and moved image, velocity.
+        """
+        layers = self.levels[level]
+        assert isinstance(layers, nn.ModuleList)
+        first, second, flow = layers
+        out: torch.Tensor = flow(F.leaky_relu(second(F.leaky_relu(first(features), 0.2)), 0.2))
+        return out
+
     def forward(self, fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
         """Give the velocity.
 
@@ -107,21 +123,19 @@ class UnrolledMatching(nn.Module):
             (B, 3, *spatial / 2), in voxels of that coarser grid.
         """
         velocity: torch.Tensor | None = None
-        for level, (count, layers) in enumerate(zip(self.steps, self.levels, strict=True)):
+        for level, count in enumerate(self.steps):
             factor = 2 ** (len(self.steps) - level)
             f, m = F.avg_pool3d(fixed, factor), F.avg_pool3d(moving, factor)
             if velocity is None:
                 velocity = f.new_zeros((f.shape[0], 3, *f.shape[2:]))
             elif velocity.shape[2:] != f.shape[2:]:
                 velocity = 2 * F.interpolate(velocity, size=f.shape[2:], mode="trilinear")
-            assert isinstance(layers, nn.ModuleList)
-            first, second, flow = layers
             for _ in range(count):
                 moved = warp(m, integrate(velocity, steps=4))
                 force, correlation = correlation_force(f, moved, window=self.window)
                 x = torch.cat([force, correlation, f, moved, velocity], dim=1).contiguous(
                     memory_format=torch.channels_last_3d
                 )
-                velocity = velocity + flow(F.leaky_relu(second(F.leaky_relu(first(x), 0.2)), 0.2))
+                velocity = velocity + self.update(level, x)
         assert velocity is not None
         return velocity

@@ -26,10 +26,18 @@ class HyperNetwork(nn.Module):
         Number of hyperparameters.
     widths
         Units of the dense layers.
+    rank
+        Put a linear layer of this many units before the outputs: the last layer as a low-rank factorisation
+        (:mod:`hyperprep.models.train.low_rank` makes it of a trained one). None: there is no such layer.
     """
 
     def __init__(
-        self, primary: nn.Module, n_hyper: int = 1, widths: Sequence[int] = (32, 64, 64, 128, 128)
+        self,
+        primary: nn.Module,
+        n_hyper: int = 1,
+        widths: Sequence[int] = (32, 64, 64, 128, 128),
+        *,
+        rank: int | None = None,
     ) -> None:
         super().__init__()
         self.names = [name for name, _ in primary.named_parameters()]
@@ -40,6 +48,8 @@ class HyperNetwork(nn.Module):
             layers += [nn.Linear(before, width), nn.ReLU()]
             before = width
         self.trunk = nn.Sequential(*layers)
+        self.factor = nn.Identity() if rank is None else nn.Linear(before, rank, bias=False)
+        before = before if rank is None else rank
         self.outputs = nn.ModuleList()
         for _, tensor in primary.named_parameters():
             output = nn.Linear(before, tensor.numel())
@@ -62,18 +72,23 @@ class HyperNetwork(nn.Module):
         dict
             Primary parameter name to tensor.
         """
-        hidden = self.trunk(torch.stack([hyper, 1 - hyper], dim=-1).flatten())
+        hidden = self.factor(self.hidden(hyper))
         return {
             n: out(hidden).reshape(s) for n, s, out in zip(self.names, self.shapes, self.outputs, strict=True)
         }
+
+    def hidden(self, hyper: torch.Tensor) -> torch.Tensor:
+        """Give the last dense layer's units, (..., width), for hyperparameters (..., n_hyper) in [0, 1]."""
+        out: torch.Tensor = self.trunk(torch.stack([hyper, 1 - hyper], dim=-1).flatten(-2))
+        return out
 
 
 class Hyper(nn.Module):
     """A primary network together with the hypernetwork that makes its weights."""
 
-    def __init__(self, primary: nn.Module, n_hyper: int = 1) -> None:
+    def __init__(self, primary: nn.Module, n_hyper: int = 1, *, rank: int | None = None) -> None:
         super().__init__()
-        self.hypernetwork = HyperNetwork(primary, n_hyper)
+        self.hypernetwork = HyperNetwork(primary, n_hyper, rank=rank)
         # in a list: its own weights are neither trained nor stored
         self._primary = [primary.requires_grad_(False)]
 

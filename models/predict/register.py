@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from hyperprep.exceptions import UsageError
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.hypermorph import HyperMorph
+from hyperprep.models.nets.hyperparameters import fixed_values, read_hyperparameters
 from hyperprep.models.nn.warp import integrate
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import BrainPair, make_pair, region_groups
@@ -100,6 +101,7 @@ def register(
     fixed_dseg: nb.Nifti1Image | None = None,
     moving_dseg: nb.Nifti1Image | None = None,
     lam: float | Literal["auto"] = "auto",
+    hyperparameters: Mapping[str, float] | None = None,
     regions: Sequence[str] = (),
     refine: Literal["ncc", "none"] = "ncc",
     symmetric: bool = False,
@@ -126,6 +128,9 @@ def register(
         Label images (FreeSurfer numbers): what ``lam="auto"`` maximises the overlap of.
     lam
         Regularisation weight in [0, 1], or ``"auto"``.
+    hyperparameters
+        Values of the weights' other hyperparameters, where they have any: ``gamma`` in [0, 1], ``w`` in
+        voxels of the network's grid. What is not given is at the default that the weights state.
     regions
         Regions whose overlap ``lam="auto"`` maximises: names, FreeSurfer numbers or super-regions, each
         counting alike; all labels when empty.
@@ -147,7 +152,8 @@ def register(
     Raises
     ------
     UsageError
-        When lambda is outside [0, 1], or the refinement or a region is not known.
+        When lambda or another hyperparameter is outside its range, the weights do not have it, or the
+        refinement or a region is not known.
     ScanError
         When nothing of the brain lies on the network's grid.
     WeightsError, DeviceError
@@ -159,6 +165,8 @@ def register(
         raise UsageError(f"Unknown refinement '{refine}': use ncc or none.")
     frame2fixed = np.eye(4) if frame2fixed is None else np.asarray(frame2fixed, float)
     entry = find_weights("hypermorph", path=weights, weights_dir=weights_dir)
+    known = read_hyperparameters(entry.metadata)
+    others = fixed_values(known, hyperparameters)
     grid = lattice_grid(entry.metadata["grid"])
     clock = {"start": time.perf_counter()}
     with torch_threads(num_threads), torch.no_grad():
@@ -175,7 +183,8 @@ def register(
             percentiles=percentiles(entry),
         )
         clock["prepared"] = time.perf_counter()
-        trials = Trials(network, pair, regions, symmetric=symmetric)
+        scaled = [one.scaled(others[one.name]) for one in known[1:]]
+        trials = Trials(network, pair, regions, symmetric=symmetric, others=scaled)
         chosen = trials.choose() if lam == "auto" else float(lam)
         velocity, alone = trials.velocity(chosen), trials.row(chosen)
         counted = trials.evaluations
@@ -187,6 +196,7 @@ def register(
         clock["refined"] = time.perf_counter()
         figures = {
             "lambda": chosen,
+            **others,
             "lambda_evaluations": counted,
             "lambda_regions": ", ".join(regions) if regions and lam == "auto" else "all",
             "refinement": refine,

@@ -33,12 +33,21 @@ class Trials:
         Names of ``pair.groups`` whose overlap counts; all labels together when empty.
     symmetric
         Average the velocities of both directions; the network then runs twice for each lambda.
+    others
+        The network's hyperparameters after lambda, scaled to [0, 1]; they stay as they are.
     """
 
     def __init__(
-        self, network: HyperMorph, pair: BrainPair, regions: Sequence[str] = (), *, symmetric: bool = False
+        self,
+        network: HyperMorph,
+        pair: BrainPair,
+        regions: Sequence[str] = (),
+        *,
+        symmetric: bool = False,
+        others: Sequence[float] = (),
     ) -> None:
         self.network, self.pair, self.symmetric = network, pair, symmetric
+        self.others = tuple(others)
         self.targets = [f"dice_{name}" for name in regions] or ["dice_all"]
         self._velocity: dict[float, torch.Tensor] = {}
         self._row: dict[float, dict[str, Any]] = {}
@@ -51,7 +60,7 @@ class Trials:
     def velocity(self, lam: float) -> torch.Tensor:
         """Give the network's velocity (1, 3, *coarse) at this lambda."""
         if lam not in self._velocity:
-            value = torch.tensor([lam], dtype=torch.float32, device=self.pair.fixed.device)
+            value = torch.tensor([lam, *self.others], dtype=torch.float32, device=self.pair.fixed.device)
             velocity = self.network(self.pair.fixed, self.pair.moving, value)
             if self.symmetric:
                 velocity = (velocity - self.network(self.pair.moving, self.pair.fixed, value)) / 2

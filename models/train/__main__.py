@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="train a network, or go on training it")
     run.add_argument("config", help="TOML file, or the name of a configuration that ships")
     run.add_argument("--maps", type=Path, required=True, help="label maps made by 'prepare'")
-    run.add_argument("--run-dir", type=Path, help="checkpoint, curve and result (default: runs/NETWORK)")
+    run.add_argument("--run-dir", type=Path, help="checkpoint, curve and result (default: runs/CONFIG)")
     run.add_argument("--max-time", type=float, metavar="MINUTES", help="stop after this much training in all")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     run.add_argument("--threads", type=int, help="processor threads")
@@ -32,6 +32,15 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--out", type=Path, help="folder of the weights (default: the package's own)")
     export.add_argument(
         "--score", action="append", default=[], metavar="NAME=VALUE", help="a measured figure to write down"
+    )
+    export.add_argument(
+        "--rank", type=int, metavar="N", help="store a hypernetwork's last layer as a factorisation of rank N"
+    )
+    export.add_argument(
+        "--max-error",
+        type=float,
+        metavar="SHARE",
+        help="the same at the smallest rank whose relative error stays below SHARE at all hyperparameters",
     )
     describe = commands.add_parser("describe", help="write the rules of use of exported weights anew")
     describe.add_argument("--maps", type=Path, help="prepared label maps, for the places in 'locate'")
@@ -51,7 +60,16 @@ def main(argv: list[str] | None = None) -> int:
             from hyperprep.models.train.export import export
 
             scores = {name: float(value) for name, _, value in (s.partition("=") for s in args.score)}
-            print(export(args.run_dir, out_dir=args.out, scores=scores, maps_file=args.maps))
+            print(
+                export(
+                    args.run_dir,
+                    out_dir=args.out,
+                    scores=scores,
+                    maps_file=args.maps,
+                    rank=args.rank,
+                    max_error=args.max_error,
+                )
+            )
         elif args.command == "describe":
             from hyperprep.models.train.export import describe
 
@@ -75,7 +93,7 @@ def _run(args: argparse.Namespace) -> None:
     device = pick_device(args.device)
     maps = load_maps(args.maps)
     maps = replace(maps, maps=maps.maps.to(device), brain=maps.brain.to(device))
-    run_dir = args.run_dir or Path("runs") / config["network"]
+    run_dir = args.run_dir or Path("runs") / Path(args.config).stem
     run_dir.mkdir(parents=True, exist_ok=True)
     source = Path(args.config)
     shutil.copyfile(

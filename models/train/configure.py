@@ -115,14 +115,22 @@ def task_of(config: dict[str, Any], maps: LabelMaps, device: str) -> Task:
         Prepared label maps, on ``device``.
     device
         Name of the torch device that trains.
+
+    Raises
+    ------
+    UsageError
+        When ``[model]`` has a key that the network's task does not know, or values that do not go together.
     """
     model = _with_tuples(config.get("model", {}))
+    kind: Any
     if config["network"] == "hypermorph":
-        from hyperprep.models.train.registration import RegistrationTask
-
-        return RegistrationTask(maps, lattice_of(config), spec_of(config), device=device, **model)
-    from hyperprep.models.train.segmentation import SegmentationTask
-
-    return SegmentationTask(
+        from hyperprep.models.train.registration import RegistrationTask as kind
+    else:
+        from hyperprep.models.train.segmentation import SegmentationTask as kind
+    known = {f.name for f in fields(kind) if f.init} - {"maps", "lattice", "spec", "name", "device"}
+    if set(model) - known:
+        raise UsageError(f"[model] has unknown keys {sorted(set(model) - known)}; known: {sorted(known)}.")
+    task: Task = kind(
         maps, lattice_of(config), spec_of(config), name=config["network"], device=device, **model
     )
+    return task

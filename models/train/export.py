@@ -34,6 +34,30 @@ _NOWHERE = (24,)
 _DATA = "20 adult head label maps of the SynthSeg project, images synthesised from them; no real image"
 
 
+def config_name(run_dir: Path) -> str:
+    """Say which of the configurations that ship a run was trained with; CONFIG.toml when with none."""
+    text = (run_dir / "config.toml").read_text()
+    shipped = (Path(__file__).parent / "configs").glob("*.toml")
+    return next((one.stem for one in sorted(shipped) if one.read_text() == text), "CONFIG.toml")
+
+
+def _low_rank(
+    entry: dict[str, Any], state: dict[str, torch.Tensor], rank: int | None, max_error: float | None
+) -> dict[str, torch.Tensor]:
+    """Factorise the last layer of a registration hypernetwork, and say so in its manifest entry."""
+    from hyperprep.models.nets.hypermorph import HyperMorph
+    from hyperprep.models.train.low_rank import factorise
+
+    network = HyperMorph.from_description(entry["network"])
+    network.load_state_dict(state)
+    made, cost = factorise(
+        network.hyper.hypernetwork, entry["network"]["n_hyper"], rank=rank, max_error=max_error
+    )
+    entry["network"]["rank"] = cost.rank
+    entry["low_rank"] = cost.described()
+    return {f"hyper.hypernetwork.{name}": value for name, value in made.items()}
+
+
 def _describe(config: dict[str, Any]) -> dict[str, Any]:
     """Give the part of the manifest entry that depends on the network."""
     entry: dict[str, Any] = {
@@ -41,6 +65,14 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
         "network": {"kind": config["network"], **config.get("model", {})},
         **rules_of(config["network"]),
     }
+    if config["network"] == "hypermorph":
+        from hyperprep.models.nets.hyperparameters import hyperparameters_of
+
+        model = config.get("model", {})
+        chosen = {k: model[k] for k in ("windows", "defaults") if k in model}
+        known = hyperparameters_of(model.get("hyperparameters", ["lambda"]), **chosen)
+        entry["network"]["n_hyper"] = len(known)
+        entry["hyperparameters"] = [one.described() for one in known]
     if config["network"] in ("locate", "segment"):
         from hyperprep.models.synth.structures import INTENSITY_TISSUES, REGIONS, STRUCTURES
 
@@ -192,6 +224,8 @@ def export(
     out_dir: str | Path | None = None,
     scores: dict[str, float] | None = None,
     maps_file: str | Path | None = None,
+    rank: int | None = None,
+    max_error: float | None = None,
 ) -> Path:
     """Export a finished run.
 
@@ -205,6 +239,10 @@ def export(
         Measured figures to write beside the validation ones of the run.
     maps_file
         Prepared label maps, for the centroids that the ``locate`` network's user needs.
+    rank, max_error
+        Store the last layer of a hypernetwork as a factorisation of this rank, or of the smallest rank whose
+        relative error stays below ``max_error`` over the whole range of the hyperparameters; the error is
+        measured and written. The whole layer is stored when neither is given.
 
     Returns
     -------
@@ -216,7 +254,8 @@ def export(
     NoInputError
         When the run has no model yet.
     UsageError
-        When the label maps that ``locate`` needs are not given.
+        When the label maps that ``locate`` needs are not given, or a factorisation is asked for that cannot
+        be.
     """
     from safetensors.torch import save_file
 
@@ -230,11 +269,15 @@ def export(
         )
     stored = torch.load(source, map_location="cpu", weights_only=True)
     config = tomllib.loads((run_dir / "config.toml").read_text())
-    name = config["network"]
+    name, state, described = config["network"], stored["average"], _describe(config)
+    if rank is not None or max_error is not None:
+        if name != "hypermorph":
+            raise UsageError(f"Only a hypernetwork's last layer is factorised; '{name}' has none.")
+        state = _low_rank(described, state, rank, max_error)
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{name}.safetensors"
     partial = out / f".{name}.{os.getpid()}.safetensors"
-    save_file({k: v.half().contiguous() for k, v in stored["average"].items()}, partial)
+    save_file({k: v.half().contiguous() for k, v in state.items()}, partial)
     os.replace(partial, file)
     history = [json.loads(line) for line in (run_dir / "curve.jsonl").read_text().splitlines()]
     validation: dict[str, Any] = next(
@@ -245,8 +288,8 @@ def export(
         "sha256": resolver.digest(file),
         "bytes": file.stat().st_size,
         "capability": _CAPABILITY[name],
-        **_describe(config),
-        "command": f"python -m hyperprep.models.train run {name} --maps MAPS "
+        **described,
+        "command": f"python -m hyperprep.models.train run {config_name(run_dir)} --maps MAPS "
         f"--max-time {stored['seconds'] / 60:.0f}",
         "seed": config.get("seed", 0),
         "steps": stored["step"],
@@ -274,13 +317,18 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
     >>> model_card("segment", entry).splitlines()[0]
     '# segment'
     """
+    extra = "".join(
+        f"- {title}: {entry[key]}\n"
+        for key, title in (("hyperparameters", "Hyperparameters"), ("low_rank", "Last layer, factorised"))
+        if key in entry
+    )
     scores = "\n".join(f"| {key} | {value:g} |" for key, value in sorted(entry["scores"].items()))
     return (
         f"# {name}\n\n{entry['capability']}.\n\n"
         f"- File: `{entry['file']}`, {entry['bytes']} bytes, sha256 `{entry['sha256']}`\n"
         f"- Grid: {entry['grid']}\n- Intensity: percentiles {entry['intensity']['percentiles']} inside the "
         f"{entry['intensity']['inside']} become 0 and 1, clipped\n"
-        f"{_threshold_line(entry)}- Network: {entry['network']}\n"
+        f"{_threshold_line(entry)}- Network: {entry['network']}\n{extra}"
         f"- Trained {entry['steps']} steps in {entry['training_seconds'] / 60:.0f} minutes "
         f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
         f"{entry['date']}\n"

@@ -10,6 +10,7 @@ from hyperprep.models.nets.conemos import ConditionalUNet
 from hyperprep.models.nets.head_unet import HeadConditionedUNet, depth_to_space, space_to_depth
 from hyperprep.models.nets.hypermorph import HyperMorph, primary_network
 from hyperprep.models.nets.registration_unet import RegistrationUNet
+from hyperprep.models.nets.siamese import local_correlation, soft_argmax
 
 
 def count(module: torch.nn.Module) -> int:
@@ -18,6 +19,32 @@ def count(module: torch.nn.Module) -> int:
 
 def test_primary_registration_network_has_the_papers_parameters():
     assert count(RegistrationUNet()) == 313_507
+    assert count(RegistrationUNet(normalise=True)) == 313_507
+
+
+def test_normalised_and_narrow_registration_networks_keep_the_wiring():
+    torch.manual_seed(0)
+    fixed, moving = torch.rand(2, 1, 1, 32, 16, 48).unbind(0)
+    narrow = RegistrationUNet(width=4)
+    assert count(narrow) < 313_507 / 10
+    assert narrow(fixed, moving).shape == (1, 3, 16, 8, 24)
+    plain, normalised = RegistrationUNet(), RegistrationUNet(normalise=True)
+    normalised.load_state_dict(plain.state_dict())
+    torch.nn.init.normal_(plain.flow.weight)
+    normalised.flow.weight.data.copy_(plain.flow.weight)
+    brighter = [normalised(scale * fixed, scale * moving) for scale in (1.0, 3.0)]
+    assert torch.allclose(*brighter, atol=1e-2)
+    assert not torch.allclose(plain(fixed, moving), plain(3 * fixed, 3 * moving), atol=1e-2)
+
+
+def test_soft_argmax_of_the_correlation_finds_a_shift():
+    torch.manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(1, 6, 7, 8, 9), dim=1)
+    moved = features.roll((1, -1), (2, 4))
+    found = soft_argmax(local_correlation(features, moved, 1), 1, torch.tensor(50.0))
+    inner = found[0, :, 1:-1, 1:-1, 1:-1].flatten(1)
+    assert torch.allclose(inner[:3].median(dim=1).values, torch.tensor([1.0, 0.0, -1.0]), atol=0.01)
+    assert inner[3].median() > 0.99
 
 
 def test_conditional_unet_has_the_papers_parameters_without_modulation():
@@ -108,7 +135,7 @@ def test_space_to_depth_is_inverted():
     assert torch.equal(depth_to_space(space_to_depth(image, 2), 2), image)
 
 
-@pytest.mark.parametrize("kind", ["unet", "unrolled"])
+@pytest.mark.parametrize("kind", ["unet", "unrolled", "siamese"])
 def test_hypermorph_obeys_lambda_and_its_gradient_reaches_lambda(kind):
     torch.manual_seed(0)
     network = HyperMorph(primary_network(kind))
@@ -142,5 +169,5 @@ def test_only_the_hypernetwork_is_trained_and_stored():
 def test_unknown_networks_are_refused():
     with pytest.raises(WeightsError, match="does not know"):
         build_network({"kind": "oracle"})
-    with pytest.raises(WeightsError, match="unet, unrolled"):
+    with pytest.raises(WeightsError, match="unet, unrolled, siamese"):
         primary_network("oracle")
