@@ -37,6 +37,12 @@ class _PairInputSpec(_ModelInputSpec):
         desc="regions whose overlap the search of lambda maximises: names, FreeSurfer numbers or "
         "super-regions; by default all labels",
     )
+    lambda_search = traits.Enum(
+        "bounded",
+        "gradient",
+        usedefault=True,
+        desc="how lambda is searched: by scores alone, or along the score's derivative by lambda",
+    )
     sweep_steps = traits.Range(
         low=0, high=101, value=0, usedefault=True,
         desc="how many evenly spaced lambdas are also registered, for the report's slider; 0 for none",
@@ -99,6 +105,7 @@ class HyperMorph(ModelInterface):
             **companions(self.inputs, fixed, moving),
             lam=self.inputs.lam,
             regions=tuple(defined(self.inputs.lambda_regions) or ()),
+            search=self.inputs.lambda_search,
             refine=self.inputs.refine,
             symmetric=self.inputs.symmetric,
             sweep_steps=self.inputs.sweep_steps,
@@ -164,6 +171,7 @@ class TuneLambda(ModelInterface):
             **companions(self.inputs, fixed, moving),
             lam="auto",
             regions=tuple(defined(self.inputs.lambda_regions) or ()),
+            search=self.inputs.lambda_search,
             refine="none",
             sweep_steps=self.inputs.sweep_steps,
             **self._model_options(),
@@ -174,7 +182,7 @@ class TuneLambda(ModelInterface):
             self._results["lambda_sweep"] = str(made.sweep.save(folder / "lambda_sweep.npz"))
         return {
             "lambda": float(made.lam),
-            "lambda_evaluations": made.metrics["lambda_evaluations"],
+            **{key: made.metrics[key] for key in ("lambda_search", "lambda_evaluations", "lambda_gradients")},
             "weights_sha256": digest,
         }
 

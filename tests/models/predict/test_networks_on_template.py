@@ -111,6 +111,8 @@ def test_impossible_settings_are_refused_before_any_work(template, warped):
         register(template, warped, fixed2moving=np.eye(4), lam=1.5)
     with pytest.raises(UsageError, match="ncc or none"):
         register(template, warped, fixed2moving=np.eye(4), refine="more")
+    with pytest.raises(UsageError, match="bounded or gradient"):
+        register(template, warped, fixed2moving=np.eye(4), search="random")
     away = np.eye(4)
     away[:3, 3] = 500
     with pytest.raises(ScanError, match="prealignment"):
