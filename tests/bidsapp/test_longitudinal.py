@@ -92,12 +92,12 @@ def test_the_option_is_one_of_the_participant_level() -> None:
         parse_settings(["/in", "/out", "group", "--longitudinal"])
 
 
-def test_a_run_tells_in_the_report_what_is_compared(
+def test_a_run_notes_for_the_report_what_is_compared(
     settings: Settings, app: object, clean_process: None
 ) -> None:
     code = app.run(  # type: ignore[attr-defined]
         [str(settings.bids_dir), str(settings.output_dir), "participant", "--longitudinal",
-         "--skip-bids-validation", "-w", str(settings.work_dir), "--nprocs", "1"]
+         "--skip-bids-validation", "--boilerplate-only", "-w", str(settings.work_dir), "--nprocs", "1"]
     )  # fmt: skip
     assert code == 0
     told = {
