@@ -14,6 +14,7 @@ from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.description import describe_output
 from hyperprep.bidsapp.graph import build_workflow, write_graph
 from hyperprep.bidsapp.logs import LOGGER, logging_to, shared_log_dir, write_run_record
+from hyperprep.bidsapp.longitudinal import prepare_sessions
 from hyperprep.bidsapp.participants import misnamed_participants
 from hyperprep.bidsapp.places import check_locations, check_writable
 from hyperprep.bidsapp.preflight import Plan, preflight
@@ -103,6 +104,8 @@ def run_app(settings: Settings) -> int:
         if plan.verdict.remark:
             LOGGER.warning("%s", plan.verdict.remark)
         inputs = check_scans(find_inputs(settings, plan.participants), settings.nprocs)
+        if settings.longitudinal:
+            inputs = tuple(prepare_sessions(participant, settings.bids_dir) for participant in inputs)
         for participant in inputs:
             _tell(participant, plan.verdict.participants or {}, settings)
         return _process(settings, plan, inputs, log)

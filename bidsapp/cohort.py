@@ -11,6 +11,7 @@ import pandas as pd
 from hyperprep.bidsapp.description import write_atomically
 from hyperprep.bidsapp.logs import LOGGER
 from hyperprep.models.predict.cohort import CohortLambda, cohort_lambda
+from hyperprep.workflows.settings import TO_SESSION
 
 TABLE = "group_lambda.tsv"
 _CURVES = "*_desc-lambda_xfm.tsv"
@@ -88,7 +89,7 @@ def _curve_files(output_dir: Path, labels: Sequence[str], sessions: Sequence[str
         for path in sorted(subject.glob(f"ses-*/anat/{_CURVES}")):
             if not sessions or path.parent.parent.name.removeprefix("ses-") in sessions:
                 files.append(path)
-    return files
+    return [path for path in files if not TO_SESSION.search(path.name)]
 
 
 def _read(path: Path) -> pd.DataFrame | None:

@@ -106,6 +106,8 @@ class Settings:
         ``"ncc"`` refines the registration on each scan, ``"none"`` does not.
     symmetric
         Average the registrations of both directions.
+    longitudinal
+        Also register every later session of a participant to the first one.
     labels
         Regions to segment: names, FreeSurfer numbers, super-regions or ``all``.
     skull_strip_t1w
@@ -159,6 +161,7 @@ class Settings:
     lambda_regions: tuple[str, ...] = ()
     refine: str = "ncc"
     symmetric: bool = False
+    longitudinal: bool = False
     labels: tuple[str, ...] = ("all",)
     skull_strip_t1w: str = "auto"
     weights_dir: Path | None = None

@@ -21,6 +21,11 @@ from hyperprep.exceptions import NoInputError
 TABLE = "group_quality.tsv"
 PAGE = "group_quality.html"
 _QUALITY = "*_quality.json"
+_LONGITUDINAL = "_desc-longitudinal_quality.json"
+#: Figures of the registration to the first session that stand in the session's row.
+_COMPARED = (
+    "lambda", "dice_affine", "dice_mean", "similarity", "sd_log_jacobian", "folding_percent", "seconds",
+)  # fmt: skip
 #: Columns that say which scan a row is about; they come first.
 _KEYS = ("participant_id", "session_id", "scan")
 
@@ -92,26 +97,40 @@ def quality_rows(output_dir: Path, label: str, sessions: Sequence[str] = ()) -> 
     -------
     list of dict
         One row per scan: ``participant_id``, ``session_id`` (or ``n/a``), ``scan``, then its figures; nested
-        figures are joined by ``_``.
+        figures are joined by ``_``. Figures of the registration to the first session, where there is one,
+        begin with ``longitudinal_``.
     """
     subject = output_dir / f"sub-{label}"
     rows = []
     for path in sorted([*subject.glob(f"anat/{_QUALITY}"), *subject.glob(f"ses-*/anat/{_QUALITY}")]):
         session = path.parent.parent.name if path.parent.parent != subject else "n/a"
+        if path.name.endswith(_LONGITUDINAL):
+            continue
         if sessions and session.removeprefix("ses-") not in sessions:
             continue
-        try:
-            content = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            LOGGER.warning("%s cannot be read (%s) and is left out", path, error)
+        content = _read(path)
+        if content is None:
             continue
         scan = path.name.removesuffix("_quality.json")
         row = {"participant_id": f"sub-{label}", "session_id": session, "scan": scan, **flatten(content)}
         remarks = content.get("volumes_remarks")
         if isinstance(remarks, list) and remarks:
             row["volumes_remarks"] = "; ".join(map(str, remarks))
+        compared = path.with_name(f"{scan}{_LONGITUDINAL}")
+        if compared.is_file():
+            figures = _read(compared) or {}
+            row |= flatten({key: figures[key] for key in _COMPARED if key in figures}, "longitudinal_")
         rows.append(row)
     return rows
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        LOGGER.warning("%s cannot be read (%s) and is left out", path, error)
+        return None
+    return dict(content)
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

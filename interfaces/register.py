@@ -43,6 +43,12 @@ class _PairInputSpec(_ModelInputSpec):
         desc="values of the weights' further hyperparameters by name (gamma, w), where they have any; by "
         "default what the weights state",
     )
+    lambda_search = traits.Enum(
+        "bounded",
+        "gradient",
+        usedefault=True,
+        desc="how lambda is searched: by scores alone, or along the score's derivative by lambda",
+    )
     sweep_steps = traits.Range(
         low=0, high=101, value=0, usedefault=True,
         desc="how many evenly spaced lambdas are also registered, for the report's slider; 0 for none",
@@ -106,6 +112,7 @@ class HyperMorph(ModelInterface):
             lam=self.inputs.lam,
             hyperparameters=defined(self.inputs.hyperparameters),
             regions=tuple(defined(self.inputs.lambda_regions) or ()),
+            search=self.inputs.lambda_search,
             refine=self.inputs.refine,
             symmetric=self.inputs.symmetric,
             sweep_steps=self.inputs.sweep_steps,
@@ -172,6 +179,7 @@ class TuneLambda(ModelInterface):
             lam="auto",
             hyperparameters=defined(self.inputs.hyperparameters),
             regions=tuple(defined(self.inputs.lambda_regions) or ()),
+            search=self.inputs.lambda_search,
             refine="none",
             sweep_steps=self.inputs.sweep_steps,
             **self._model_options(),
@@ -182,7 +190,7 @@ class TuneLambda(ModelInterface):
             self._results["lambda_sweep"] = str(made.sweep.save(folder / "lambda_sweep.npz"))
         return {
             "lambda": float(made.lam),
-            "lambda_evaluations": made.metrics["lambda_evaluations"],
+            **{key: made.metrics[key] for key in ("lambda_search", "lambda_evaluations", "lambda_gradients")},
             "weights_sha256": digest,
         }
 

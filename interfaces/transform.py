@@ -74,3 +74,44 @@ class ApplyTransform(SimpleInterface):
             made, Path(runtime.cwd) / f"{stem}_trans.nii.gz", like=reference
         )
         return runtime
+
+
+class _JacobianDeterminantInputSpec(_ThreadedInputSpec):
+    in_xfm = File(exists=True, mandatory=True, desc="ITK transform from the reference's space to another")
+    reference_image = File(exists=True, mandatory=True, desc="image on whose grid it is measured")
+
+
+class _JacobianDeterminantOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="volume in the other space divided by volume in the reference")
+
+
+class JacobianDeterminant(SimpleInterface):
+    """Measure where a transform makes room: the determinant of its Jacobian, its affine part included.
+
+    Examples
+    --------
+    >>> from hyperprep.interfaces.transform import JacobianDeterminant
+    >>> change = JacobianDeterminant(
+    ...     in_xfm="later_to_first.h5", reference_image="first.nii.gz"
+    ... )  # doctest: +SKIP
+    >>> change.run().outputs.out_file  # doctest: +SKIP
+    '/current/folder/jacobian.nii.gz'
+    """
+
+    input_spec = _JacobianDeterminantInputSpec
+    output_spec = _JacobianDeterminantOutputSpec
+
+    def _run_interface(self, runtime: Any) -> Any:
+        import nibabel as nb
+
+        from hyperprep.models.spatial.grids import Grid
+        from hyperprep.models.spatial.itk import displacement_from_itk
+        from hyperprep.models.spatial.measures import jacobian_determinant
+        from hyperprep.models.spatial.transforms import read_transform
+
+        reference = nb.load(self.inputs.reference_image)
+        with itk_threads(self.inputs.num_threads):
+            field = displacement_from_itk(read_transform(self.inputs.in_xfm), Grid.of(reference))
+        made = nb.Nifti1Image(jacobian_determinant(field), reference.affine)
+        self._results["out_file"] = save_image(made, Path(runtime.cwd) / "jacobian.nii.gz", like=reference)
+        return runtime

@@ -110,6 +110,12 @@ def init_anat_wf(
     -------
     t1w_preproc, brain_mask, dseg
         Results on the scan's grid.
+    all_dseg
+        All structures on the scan's grid, whatever labels were asked for.
+    centroids
+        JSON file with the centroids of the structures, RAS mm.
+    t1w2template_xfm, template2t1w_xfm
+        ITK transforms of the affine alignment.
     t1w2std_xfm, std2t1w_xfm
         ITK composites.
     quality
@@ -120,7 +126,18 @@ def init_anat_wf(
     inputnode = pe.Node(niu.IdentityInterface(fields=[*TEMPLATE_FIELDS, *references]), name="inputnode")
     outputnode = pe.Node(
         niu.IdentityInterface(
-            fields=["t1w_preproc", "brain_mask", "dseg", "t1w2std_xfm", "std2t1w_xfm", "quality"]
+            fields=[
+                "t1w_preproc",
+                "brain_mask",
+                "dseg",
+                "all_dseg",
+                "centroids",
+                "t1w2template_xfm",
+                "template2t1w_xfm",
+                "t1w2std_xfm",
+                "std2t1w_xfm",
+                "quality",
+            ]
         ),
         name="outputnode",
     )
@@ -177,7 +194,13 @@ def init_anat_wf(
         ]),
         (segment_wf, register_wf, [("outputnode.brain_mask", "inputnode.t1w_mask")]),
         (conform_wf, outputnode, [("outputnode.t1w_preproc", "t1w_preproc")]),
-        (segment_wf, outputnode, [("outputnode.brain_mask", "brain_mask"), ("outputnode.dseg", "dseg")]),
+        (segment_wf, outputnode, [
+            (f"outputnode.{field}", field) for field in ("brain_mask", "dseg", "all_dseg")
+        ]),
+        (brain_mask_wf, outputnode, [("outputnode.centroids", "centroids")]),
+        (prealign_wf, outputnode, [
+            (f"outputnode.{field}", field) for field in ("t1w2template_xfm", "template2t1w_xfm")
+        ]),
         (register_wf, outputnode, [
             ("outputnode.t1w2std_xfm", "t1w2std_xfm"),
             ("outputnode.std2t1w_xfm", "std2t1w_xfm"),

@@ -54,8 +54,8 @@ def derivative_uri(scan: Scan, **entities: Any) -> str:
     return f"bids::{derivative_name(scan.t1w, **entities)}"
 
 
-def _sink(scan: Scan, output_dir: Path, name: str, **fields: Any) -> pe.Node:
-    """Node that stores one kind of file; keywords are entities or fields of the sidecar."""
+def derivative_sink(scan: Scan, output_dir: Path, name: str, **fields: Any) -> pe.Node:
+    """Make the node that stores one kind of file; keywords are entities or fields of the sidecar."""
     return pe.Node(
         DerivativesDataSink(
             base_directory=str(output_dir),
@@ -128,7 +128,7 @@ def init_ds_native_wf(
         "volumes": {**_SEGMENTATION, "desc": "volumes", "extension": ".tsv", **volumes_meta},
     }
     for field, keywords in sinks.items():
-        sink = _sink(scan, output_dir, field, **keywords, Description=_DESCRIPTIONS.get(field))
+        sink = derivative_sink(scan, output_dir, field, **keywords, Description=_DESCRIPTIONS.get(field))
         workflow.connect([(inputnode, sink, [(field, "in_file")])])
         if field in ("dseg", "tissue_dseg", "tissues"):
             workflow.connect([(inputnode, sink, [("segmentation_meta", "meta_dict")])])
@@ -199,7 +199,7 @@ def init_ds_standard_wf(
         sources = (
             [derivative_uri(scan, suffix="probseg", label=label) for label in TISSUES] if labels else [native]
         )
-        sink = _sink(
+        sink = derivative_sink(
             scan,
             output_dir,
             field,
@@ -262,7 +262,7 @@ def init_ds_transforms_wf(
         "quality": {"suffix": "quality", "extension": ".json"},
     }
     for field, keywords in sinks.items():
-        sink = _sink(scan, output_dir, field, **keywords)
+        sink = derivative_sink(scan, output_dir, field, **keywords)
         workflow.connect([(inputnode, sink, [(field, "in_file")])])
         if field.endswith("_xfm"):
             workflow.connect([(inputnode, sink, [("registration_meta", "meta_dict")])])

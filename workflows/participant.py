@@ -9,6 +9,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine import Workflow
 
 from hyperprep.workflows.anat import init_anat_wf
+from hyperprep.workflows.longitudinal import init_longitudinal_wf
 from hyperprep.workflows.settings import AnatSettings, OutputSpace, Scan, Template
 from hyperprep.workflows.template import TEMPLATE_FIELDS, init_template_wf, reference_field
 
@@ -34,14 +35,14 @@ def init_participant_wf(
     with_template: bool = True,
     name: str | None = None,
 ) -> Workflow:
-    """Process every scan of a participant; scans do not depend on each other.
+    """Process every scan of a participant; on request, register the later ones to the first.
 
     Parameters
     ----------
     participant : str
         Label without ``sub-``.
     scans : sequence of Scan
-        One scan per session.
+        One scan per session, in order of time.
     template : Template
         The standard brain.
     settings : AnatSettings
@@ -87,10 +88,24 @@ def init_participant_wf(
             weights_sha256=settings.weights_sha256,
         )
         workflow.connect([(template_wf, inputnode, [(f"outputnode.{field}", field) for field in fields])])
+    anat_wfs = []
     for index, scan in enumerate(scans):
         anat_wf = init_anat_wf(scan=scan, template=template, settings=settings, output_spaces=output_spaces)
+        anat_wfs.append(anat_wf)
         workflow.connect([
             (inputnode, anat_wf, [(field, f"inputnode.{field}") for field in fields]),
             (anat_wf, merge, [("outputnode.quality", f"in{index + 1}")]),
         ])  # fmt: skip
+    if settings.longitudinal:
+        for scan, anat_wf in zip(scans[1:], anat_wfs[1:], strict=True):
+            longitudinal_wf = init_longitudinal_wf(earlier=scans[0], later=scan, settings=settings)
+            for one, which in ((anat_wfs[0], "earlier"), (anat_wf, "later")):
+                fields = ["t1w_preproc", "brain_mask", "all_dseg", "centroids"]
+                if which == "earlier":
+                    fields.append("t1w2template_xfm")
+                workflow.connect([
+                    (one, longitudinal_wf, [
+                        (f"outputnode.{field}", f"inputnode.{which}_{field}") for field in fields
+                    ]),
+                ])  # fmt: skip
     return workflow

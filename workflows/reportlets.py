@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nipype.interfaces import utility as niu
@@ -39,6 +40,83 @@ INPUTS = (
     "warnings",
     "notes",
 )
+
+
+LONGITUDINAL_LIMIT = 1.5
+"""Colour scale of the change between sessions: from 1 / this to this."""
+
+
+def init_longitudinal_reportlets_wf(
+    *, output_dir: Path | str, earlier_name: str, later_name: str, name: str = "longitudinal_reportlets_wf"
+) -> pe.Workflow:
+    """
+    Draw the figures of a later session registered to an earlier one and store them.
+
+    Parameters
+    ----------
+    output_dir : Path or str
+        Root of the derivatives; figures go to ``sub-<label>/figures``.
+    earlier_name, later_name : str
+        What the sessions are called.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    source_file
+        Raw T1w image of the later session; gives the figures their names.
+    earlier, earlier_mask, earlier_dseg
+        The earlier scan, its brain mask and its structures, own grid.
+    rigid, registered, registered_dseg
+        The later scan on the earlier one's grid, aligned and then registered, and its structures registered.
+    jacobian
+        Volume in the later session divided by volume in the earlier one, on the earlier one's grid.
+    lambda_curve
+        TSV of the search for lambda.
+
+    Outputs
+    -------
+    None; figures go to the sinks.
+    """
+    workflow = pe.Workflow(name=name)
+    images = ["earlier", "earlier_mask", "earlier_dseg", "rigid", "registered", "registered_dseg"]
+    inputnode = pe.Node(
+        niu.IdentityInterface(fields=["source_file", *images, "jacobian", "lambda_curve"]), name="inputnode"
+    )
+    longitudinal = pe.Node(
+        BeforeAfter(
+            reference_label=earlier_name[:1].upper() + earlier_name[1:],
+            before_label=f"{later_name[:1].upper()}{later_name[1:]}, rigidly aligned",
+            after_label=f"{later_name[:1].upper()}{later_name[1:]}, registered",
+            names=(earlier_name, later_name),
+        ),
+        name="longitudinal",
+        mem_gb=0.6,
+    )
+    change = pe.Node(
+        JacobianMap(limit=LONGITUDINAL_LIMIT, caption=f"Volume in {later_name} / in {earlier_name}"),
+        name="volumechange",
+        mem_gb=0.8,
+    )
+    curve = pe.Node(LambdaCurve(), name="longitudinalcurve", mem_gb=0.3)
+    workflow.connect([
+        (inputnode, longitudinal, [
+            ("earlier", "reference_image"),
+            ("earlier_mask", "reference_mask"),
+            ("earlier_dseg", "reference_dseg"),
+            ("rigid", "before"),
+            ("registered", "after"),
+            ("registered_dseg", "after_dseg"),
+        ]),
+        (inputnode, change, [
+            ("jacobian", "in_file"),
+            ("earlier_mask", "reference_mask"),
+            ("earlier_dseg", "reference_dseg"),
+        ]),
+        (inputnode, curve, [("lambda_curve", "in_file")]),
+    ])  # fmt: skip
+    _store_figures(workflow, inputnode, (longitudinal, change, curve), output_dir)
+    return workflow
 
 
 def init_anat_reportlets_wf(
@@ -155,7 +233,16 @@ def init_anat_reportlets_wf(
         (summary, outputnode, [("warnings", "warnings")]),
     ])  # fmt: skip
 
-    for node in (summary, alignment, segmentation, grid, jacobian, curve, slider):
+    figures = (summary, alignment, segmentation, grid, jacobian, curve, slider)
+    _store_figures(workflow, inputnode, figures, output_dir)
+    return workflow
+
+
+def _store_figures(
+    workflow: pe.Workflow, inputnode: pe.Node, figures: Sequence[pe.Node], output_dir: Path | str
+) -> None:
+    """Give every node that draws a sink; the figure is called after the node."""
+    for node in figures:
         sink = pe.Node(
             DerivativesDataSink(
                 base_directory=str(output_dir),
@@ -170,4 +257,3 @@ def init_anat_reportlets_wf(
             (inputnode, sink, [("source_file", "source_file")]),
             (node, sink, [("out_file", "in_file")]),
         ])  # fmt: skip
-    return workflow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,9 @@ from hyperprep.workflows.memory import SCAN_VOXELS, TEMPLATE_VOXELS
 
 #: Name under which the further segmentation is written (``seg-hyperprep_dseg``).
 SEGMENTATION_NAME = "hyperprep"
+
+#: Transforms that lead to another session of the same participant, by their names.
+TO_SESSION = re.compile(r"_to-(ses[0-9A-Za-z]+|first)T1w_")
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,29 @@ class Scan:
         'sub_01_acq_a_run_2'
         """
         return "".join(char if char.isalnum() else "_" for char in self.label)
+
+    @property
+    def session(self) -> str | None:
+        """Label of the session, without ``ses-``; None where the name has none.
+
+        Examples
+        --------
+        >>> Scan(Path("sub-01_ses-pre_T1w.nii.gz")).session
+        'pre'
+        """
+        found = re.search(r"_ses-([^_]+)_", self.t1w.name)
+        return found[1] if found else None
+
+    @property
+    def space(self) -> str:
+        """What files of other sessions call this very image's space.
+
+        Examples
+        --------
+        >>> Scan(Path("sub-01_ses-2_run-1_T1w.nii.gz")).space, Scan(Path("sub-01_T1w.nii.gz")).space
+        ('ses2T1w', 'firstT1w')
+        """
+        return f"ses{re.sub(r'[^0-9A-Za-z]', '', self.session)}T1w" if self.session else "firstT1w"
 
 
 @dataclass(frozen=True)
@@ -133,8 +160,10 @@ class AnatSettings:
         Instance refinement after the network.
     symmetric : bool
         Average the registrations of both directions.
+    longitudinal : bool
+        Also register every later session of a participant to the first one.
     dof : int
-        Degrees of freedom of the prealignment: 6, 7 or 12.
+        Degrees of freedom of the prealignment to the template: 6, 7 or 12.
     bias_correct : bool
         N4 bias field correction of the T1w image.
     skull_strip : "auto", "skip" or "force"
@@ -162,6 +191,7 @@ class AnatSettings:
     lambda_regions: tuple[str, ...] = ()
     refine: Literal["ncc", "none"] = "ncc"
     symmetric: bool = False
+    longitudinal: bool = False
     dof: int = 12
     bias_correct: bool = True
     skull_strip: Literal["auto", "skip", "force"] = "auto"

@@ -59,6 +59,13 @@ def add_workflow_options(parser: ArgumentParser) -> None:
         help="register scan and template in both directions and take the average (twice the time)",
     )
     group.add_argument(
+        "--longitudinal",
+        dest="longitudinal",
+        action="store_true",
+        help="also register every later session of a participant to the first one, in that one's space, with "
+        "a lambda of its own: transforms both ways and a map of local change of volume",
+    )
+    group.add_argument(
         "--labels",
         dest="labels",
         nargs="+",

@@ -43,6 +43,7 @@ def draw_layers(
     mask: nib.Nifti1Image | None = None,
     dseg: nib.Nifti1Image | None = None,
     last_dseg: nib.Nifti1Image | None = None,
+    names: tuple[str, str] = ("the template", "the scan"),
 ) -> str:
     """SVG whose layers flicker while the mouse is over it: the first below, the last on top.
 
@@ -57,6 +58,8 @@ def draw_layers(
         Structures of the reference; some of their outlines are drawn over every layer.
     last_dseg
         Structures of the last image; the same outlines are drawn over its layer, in another colour.
+    names
+        What reference and last image are called beside their outlines.
 
     Returns
     -------
@@ -84,18 +87,18 @@ def draw_layers(
             f'<text class="title" x="{WIDTH / 2:.0f}" y="21" text-anchor="middle">{escape(label)}</text>',
         ]
         if place == "top" and last_dseg is not None:
-            body += _outlines(mosaic, last_dseg, SCAN_COLOUR, "of the scan")
+            body += _outlines(mosaic, last_dseg, SCAN_COLOUR, f"of {names[1]}")
         body.append("</g>")
     body.append('<g class="guides">')
     if mask is not None:
         outside = np.asanyarray(mask.dataobj).astype(np.float32)
         outline = mosaic.contours(lambda points: sample(outside, mask.affine, points), [0.5])
         body.append(
-            line_element(outline, "#ffffff", "Brain mask of the template", extra='stroke-opacity=".55"')
+            line_element(outline, "#ffffff", f"Brain mask of {names[0]}", extra='stroke-opacity=".55"')
         )
     if dseg is not None:
-        body += _outlines(mosaic, dseg, REFERENCE_COLOUR, "of the template")
-    body += ["</g>", mosaic.marks(), *_key(dseg is not None, last_dseg is not None)]
+        body += _outlines(mosaic, dseg, REFERENCE_COLOUR, f"of {names[0]}")
+    body += ["</g>", mosaic.marks(), *_key(dseg is not None, last_dseg is not None, names)]
     label = "Planes through " + ", ".join(label for label, _ in images) + ", shown in turns"
     return document(body, height=mosaic.height, label=label, kind="hp-flicker", style=FLICKER_STYLE)
 
@@ -108,10 +111,10 @@ def _outlines(mosaic: Mosaic, dseg: nib.Nifti1Image, colour: str, of_what: str) 
     ]
 
 
-def _key(reference: bool, scan: bool) -> list[str]:
+def _key(reference: bool, scan: bool, names: tuple[str, str]) -> list[str]:
     """Explain the colours of the outlines, at the upper left."""
-    entries = [(REFERENCE_COLOUR, "structures of the template")] if reference else []
-    entries += [(SCAN_COLOUR, "structures of the scan")] if scan else []
+    entries = [(REFERENCE_COLOUR, f"structures of {escape(names[0])}")] if reference else []
+    entries += [(SCAN_COLOUR, f"structures of {escape(names[1])}")] if scan else []
     elements = []
     for number, (colour, text) in enumerate(entries):
         x = 8 + 210 * number
@@ -132,6 +135,12 @@ class _BeforeAfterInputSpec(BaseInterfaceInputSpec):
     reference_label = traits.Str("Template", usedefault=True, desc="name of the reference in the figure")
     before_label = traits.Str("Scan after affine", usedefault=True, desc="name of the image before")
     after_label = traits.Str("Scan after deformation", usedefault=True, desc="name of the image after")
+    names = traits.Tuple(
+        traits.Str("the template"),
+        traits.Str("the scan"),
+        usedefault=True,
+        desc="what reference and moving image are called beside their outlines",
+    )
     out_file = File("before_after.svg", usedefault=True, desc="name of the figure")
 
 
@@ -156,6 +165,7 @@ class BeforeAfter(SimpleInterface):
             mask=nib.load(inputs.reference_mask) if isdefined(inputs.reference_mask) else None,
             dseg=nib.load(inputs.reference_dseg) if isdefined(inputs.reference_dseg) else None,
             last_dseg=nib.load(inputs.after_dseg) if isdefined(inputs.after_dseg) else None,
+            names=inputs.names,
         )
         self._results["out_file"] = str(save_report(svg, inputs.out_file, runtime.cwd))
         return runtime

@@ -1,13 +1,21 @@
 """Where the deformation makes room and where it takes it: the Jacobian determinant over the template."""
 
 from dataclasses import dataclass
+from html import escape
 
 import matplotlib
 import nibabel as nib
 import numpy as np
 from matplotlib.colors import LogNorm
 from nibabel.affines import apply_affine
-from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, isdefined
+from nipype.interfaces.base import (
+    BaseInterfaceInputSpec,
+    File,
+    SimpleInterface,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
 
 from hyperprep.interfaces.reportlets.alignment import save_report
 from hyperprep.interfaces.reportlets.mosaic import WIDTH, Cell, Mosaic, document, jpeg_uri, line_element
@@ -19,6 +27,8 @@ COUNTS = (4, 5, 5)
 
 JACOBIAN_LIMIT = 3.0
 """The colour scale runs from 1 / this to this, on a log scale, the same in every report."""
+
+CAPTION = "Jacobian determinant (volume in scan / in template)"
 
 COLOUR_MAP = "RdBu_r"
 FOLD_COLOUR = "#ffe600"
@@ -69,6 +79,8 @@ def draw_jacobian(
     *,
     mask: nib.Nifti1Image | None = None,
     dseg: nib.Nifti1Image | None = None,
+    limit: float = JACOBIAN_LIMIT,
+    caption: str = CAPTION,
 ) -> str:
     """SVG of the Jacobian determinant in template space, on a log scale, folded places ringed.
 
@@ -80,6 +92,10 @@ def draw_jacobian(
         Brain mask of the template.
     dseg
         Structures of the template, drawn as outlines.
+    limit
+        The colour scale runs from 1 / this to this.
+    caption
+        What the colours mean.
 
     Returns
     -------
@@ -94,7 +110,7 @@ def draw_jacobian(
     inside = _on_grid(mask_data, mask_affine, jacobian)
     folding = Folding.of(jacobian, inside)
     mosaic = _through_folds(Mosaic.of(box, counts=COUNTS), folding)
-    norm = LogNorm(1 / JACOBIAN_LIMIT, JACOBIAN_LIMIT)
+    norm = LogNorm(1 / limit, limit)
     colours = matplotlib.colormaps[COLOUR_MAP]
 
     def draw(points: np.ndarray) -> np.ndarray:
@@ -110,7 +126,7 @@ def draw_jacobian(
             line_element(mosaic.contours(field, [0.5]), "#404040", group.name, extra='stroke-opacity=".75"')
         )
     body += _rings(jacobian.affine, (data <= 0) & inside, mosaic, box)
-    body += [_colour_bar(), _folding_note(folding, int(inside.sum())), mosaic.marks()]
+    body += [_colour_bar(limit, caption), _folding_note(folding, int(inside.sum())), mosaic.marks()]
     return document(
         body, height=mosaic.height, label="Jacobian determinant of the deformation", kind="hp-jacobian"
     )
@@ -164,19 +180,20 @@ def _to_units(points: np.ndarray, cell: Cell, box: Box) -> np.ndarray:
     return np.stack([x, y], axis=-1)
 
 
-def _colour_bar() -> str:
+def _colour_bar(limit: float, caption: str) -> str:
     """Colour bar with ticks, at the upper right."""
     left, width = WIDTH - 400, 240
     strip = matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 240)[None].repeat(4, 0), bytes=True)[..., :3]
     elements = [
-        f'<text x="{left - 10}" y="15" text-anchor="end">Jacobian determinant (volume in scan / in template)'
-        "</text>",
+        f'<text x="{left - 10}" y="15" text-anchor="end">{escape(caption)}</text>',
         f'<image x="{left}" y="4" width="{width}" height="11" preserveAspectRatio="none" '
         f'href="{jpeg_uri(strip)}"/>',
     ]
-    ticks = ((1 / JACOBIAN_LIMIT, "≤ ⅓"), (0.5, "½"), (1.0, "1"), (2.0, "2"), (JACOBIAN_LIMIT, "≥ 3"))
+    ticks = [(1 / limit, f"≤ {1 / limit:.2f}"), (1.0, "1"), (limit, f"≥ {limit:g}")]
+    if limit == JACOBIAN_LIMIT:
+        ticks = [(1 / limit, "≤ ⅓"), (0.5, "½"), (1.0, "1"), (2.0, "2"), (limit, "≥ 3")]
     for value, text in ticks:
-        x = left + width * float(LogNorm(1 / JACOBIAN_LIMIT, JACOBIAN_LIMIT)(value))
+        x = left + width * float(LogNorm(1 / limit, limit)(value))
         elements.append(f'<text x="{x:.0f}" y="27" text-anchor="middle">{text}</text>')
     return "\n".join(elements)
 
@@ -198,6 +215,10 @@ class _JacobianMapInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="Jacobian determinant in template space")
     reference_mask = File(exists=True, desc="brain mask of the template")
     reference_dseg = File(exists=True, desc="structures of the template, FreeSurfer numbers")
+    limit = traits.Range(
+        low=1.01, value=JACOBIAN_LIMIT, usedefault=True, desc="colour scale: from 1 / this to this"
+    )
+    caption = traits.Str(CAPTION, usedefault=True, desc="what the colours mean")
     out_file = File("jacobian.svg", usedefault=True, desc="name of the figure")
 
 
@@ -213,6 +234,8 @@ class JacobianMap(SimpleInterface):
             nib.load(inputs.in_file),
             mask=nib.load(inputs.reference_mask) if isdefined(inputs.reference_mask) else None,
             dseg=nib.load(inputs.reference_dseg) if isdefined(inputs.reference_dseg) else None,
+            limit=inputs.limit,
+            caption=inputs.caption,
         )
         self._results["out_file"] = str(save_report(svg, inputs.out_file, runtime.cwd))
         return runtime

@@ -29,26 +29,34 @@ def gradient_energy(velocity: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def jacobian_determinant(displacement: torch.Tensor) -> torch.Tensor:
-    """Give the determinant of the Jacobian of x + displacement(x) by forward differences.
+def jacobian_determinant(displacement: torch.Tensor, *, central: bool = False) -> torch.Tensor:
+    """Give the determinant of the Jacobian of x + displacement(x).
 
     Parameters
     ----------
     displacement
         (B, 3, *spatial), voxels.
+    central
+        Central differences, one-sided at the border, as
+        :func:`hyperprep.models.spatial.measures.jacobian_determinant` takes them; else forward differences.
 
     Returns
     -------
     torch.Tensor
-        (B, *spatial - 1); zero or negative where the motion folds.
+        (B, *spatial - 1), with central differences (B, *spatial); zero or negative where the motion folds.
 
     Examples
     --------
     >>> jacobian_determinant(torch.zeros(1, 3, 2, 3, 4)).unique().tolist()
     [1.0]
+    >>> jacobian_determinant(torch.zeros(1, 3, 2, 3, 4), central=True).shape
+    torch.Size([1, 2, 3, 4])
     """
-    x, y, z = (n - 1 for n in displacement.shape[2:])
-    rows = [displacement.diff(dim=axis)[:, :, :x, :y, :z] for axis in (2, 3, 4)]
+    if central:
+        rows = list(torch.gradient(displacement, dim=(2, 3, 4)))
+    else:
+        x, y, z = (n - 1 for n in displacement.shape[2:])
+        rows = [displacement.diff(dim=axis)[:, :, :x, :y, :z] for axis in (2, 3, 4)]
     j = torch.stack(rows, dim=2) + torch.eye(3, device=displacement.device).view(1, 3, 3, 1, 1, 1)
     return (
         j[:, 0, 0] * (j[:, 1, 1] * j[:, 2, 2] - j[:, 1, 2] * j[:, 2, 1])

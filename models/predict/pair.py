@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from hyperprep.exceptions import ScanError
+from hyperprep.models.losses.regularity import jacobian_determinant
 from hyperprep.models.losses.similarity import local_ncc
 from hyperprep.models.nn.warp import integrate, warp
 from hyperprep.models.predict.sampling import block_means, halved
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import robust_rescale
 from hyperprep.models.spatial.labels import resolve_labels, to_leaves
-from hyperprep.models.spatial.measures import folding_percent, jacobian_determinant, sd_log_jacobian
-from hyperprep.models.spatial.transforms import DisplacementField, resample
+from hyperprep.models.spatial.transforms import resample
 
 REGION_GROUPS: dict[str, tuple[int, ...]] = {
     "cortex": (3, 42),
@@ -80,6 +80,10 @@ class BrainPair:
 
     def measure(self, velocity: torch.Tensor) -> dict[str, float]:
         """Give overlap, similarity and regularity of a velocity (1, 3, *coarse), coarse voxels."""
+        return {name: float(value) for name, value in self.figures(velocity).items()}
+
+    def figures(self, velocity: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Give the same as scalars that can be differentiated by the velocity; folding has no derivative."""
         displacement = integrate(velocity, steps=6)
         fine = 2 * F.interpolate(displacement, size=self.fixed.shape[2:], mode="trilinear")
         inside = F.avg_pool3d((self.fixed > 0).float(), 2) > 0.5
@@ -88,44 +92,49 @@ class BrainPair:
     def measure_displacement(self, displacement: torch.Tensor) -> dict[str, float]:
         """Give overlap, similarity and regularity of a displacement (1, 3, *spatial), the images' voxels."""
         fit = self._fit(F.avg_pool3d(displacement, 2) / 2, displacement)
-        return fit | _regularity(displacement, self.fixed > 0)
+        return {k: float(v) for k, v in (fit | _regularity(displacement, self.fixed > 0)).items()}
 
     def measure_fit(self) -> dict[str, float]:
         """Give overlap and similarity of the affine alignment that the pair came with."""
         still = self.fixed.new_zeros(1, 3, *self.fixed.shape[2:])
-        return self._fit(F.avg_pool3d(still, 2), still)
+        return {name: float(value) for name, value in self._fit(F.avg_pool3d(still, 2), still).items()}
 
-    def _fit(self, coarse: torch.Tensor, fine: torch.Tensor) -> dict[str, float]:
-        row: dict[str, float] = {}
+    def without_labels(self) -> BrainPair:
+        """Give the same images without their labels: what is left to choose lambda by is their similarity."""
+        return replace(self, fixed_labels=None, moving_labels=None, numbers=())
+
+    def _fit(self, coarse: torch.Tensor, fine: torch.Tensor) -> dict[str, torch.Tensor]:
+        row: dict[str, torch.Tensor] = {}
         if self.fixed_labels is not None and self.moving_labels is not None:
             row |= self._group_dice(warp(self.moving_labels, coarse))
         inside = (self.fixed > 0).float()
-        row["similarity"] = float(local_ncc(self.fixed, warp(self.moving, fine), window=9, mask=inside))
+        row["similarity"] = local_ncc(self.fixed, warp(self.moving, fine), window=9, mask=inside)
         return row
 
-    def _group_dice(self, moved: torch.Tensor) -> dict[str, float]:
-        """Soft Dice of shares: mean over labels present in both, overall and by group."""
+    def _group_dice(self, moved: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Soft Dice of shares (eq. 6): mean over labels present in both, overall and by group."""
         assert self.fixed_labels is not None
         overlap = torch.minimum(self.fixed_labels, moved).flatten(2).sum(2)[0]
         sizes = [labels.flatten(2).sum(2)[0] for labels in (self.fixed_labels, moved)]
-        each = (2 * overlap / (sizes[0] + sizes[1]).clamp_min(1e-6)).cpu().numpy()
-        present = ((sizes[0] > 1) & (sizes[1] > 1)).cpu().numpy()
-        row = {"dice_all": float(each[present].mean()) if present.any() else 0.0}
+        each = 2 * overlap / (sizes[0] + sizes[1]).clamp_min(1e-6)
+        present = [i for i, both in enumerate(((sizes[0] > 1) & (sizes[1] > 1)).tolist()) if both]
+        row = {"dice_all": each[present].mean() if present else each.new_zeros(())}
         for name, members in self.groups.items():
-            chosen = [i for i, n in enumerate(self.numbers) if n in members and present[i]]
+            chosen = [i for i in present if self.numbers[i] in members]
             if chosen:
-                row[f"dice_{name}"] = float(each[chosen].mean())
+                row[f"dice_{name}"] = each[chosen].mean()
         return row
 
 
-def _regularity(displacement: torch.Tensor, inside: torch.Tensor) -> dict[str, float]:
-    """Measure the Jacobian determinant of a displacement in voxels; the voxels' size does not change it."""
-    data = displacement[0].movedim(0, -1).cpu().numpy().astype(np.float32)
-    determinant = jacobian_determinant(DisplacementField(Grid(data.shape[:3], np.eye(4)), data))
-    where = inside[0, 0].cpu().numpy()
+def _regularity(displacement: torch.Tensor, inside: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Measure the Jacobian determinant of a displacement in voxels; the voxels' size does not change it.
+
+    The same figures as those of :mod:`hyperprep.models.spatial.measures`, as tensors.
+    """
+    determinant = jacobian_determinant(displacement, central=True)[inside[:, 0]]
     return {
-        "sd_log_jacobian": sd_log_jacobian(determinant, where),
-        "folding_percent": folding_percent(determinant, where),
+        "sd_log_jacobian": determinant.clamp_min(1e-3).log().std(correction=0),
+        "folding_percent": 100 * (determinant <= 0).float().mean(),
     }
 
 

@@ -103,6 +103,7 @@ def register(
     lam: float | Literal["auto"] = "auto",
     hyperparameters: Mapping[str, float] | None = None,
     regions: Sequence[str] = (),
+    search: Literal["bounded", "gradient"] = "bounded",
     refine: Literal["ncc", "none"] = "ncc",
     symmetric: bool = False,
     sweep_steps: int = 0,
@@ -134,6 +135,9 @@ def register(
     regions
         Regions whose overlap ``lam="auto"`` maximises: names, FreeSurfer numbers or super-regions, each
         counting alike; all labels when empty.
+    search
+        How ``lam="auto"`` searches: ``"bounded"`` by scores alone, ``"gradient"`` along their derivative by
+        lambda. The score is the same.
     refine
         ``"ncc"``: a few optimiser steps on this pair; ``"none"``: the network alone.
     symmetric
@@ -153,7 +157,7 @@ def register(
     ------
     UsageError
         When lambda or another hyperparameter is outside its range, the weights do not have it, or the
-        refinement or a region is not known.
+        search, the refinement or a region is not known.
     ScanError
         When nothing of the brain lies on the network's grid.
     WeightsError, DeviceError
@@ -161,6 +165,8 @@ def register(
     """
     if lam != "auto" and not 0 <= float(lam) <= 1:
         raise UsageError(f"lambda must lie in [0, 1] or be 'auto', not {lam}.")
+    if search not in ("bounded", "gradient"):
+        raise UsageError(f"Unknown search '{search}': use bounded or gradient.")
     if refine not in ("ncc", "none"):
         raise UsageError(f"Unknown refinement '{refine}': use ncc or none.")
     frame2fixed = np.eye(4) if frame2fixed is None else np.asarray(frame2fixed, float)
@@ -185,9 +191,9 @@ def register(
         clock["prepared"] = time.perf_counter()
         scaled = [one.scaled(others[one.name]) for one in known[1:]]
         trials = Trials(network, pair, regions, symmetric=symmetric, others=scaled)
-        chosen = trials.choose() if lam == "auto" else float(lam)
+        chosen = trials.choose(search) if lam == "auto" else float(lam)
         velocity, alone = trials.velocity(chosen), trials.row(chosen)
-        counted = trials.evaluations
+        counted = {"lambda_evaluations": trials.evaluations, "lambda_gradients": trials.gradients}
         clock["network"] = time.perf_counter()
         weight = max(chosen, MIN_REFINE_LAMBDA) if lam == "auto" else chosen
         displacement = None
@@ -197,7 +203,8 @@ def register(
         figures = {
             "lambda": chosen,
             **others,
-            "lambda_evaluations": counted,
+            **counted,
+            "lambda_search": search if lam == "auto" else "none",
             "lambda_regions": ", ".join(regions) if regions and lam == "auto" else "all",
             "refinement": refine,
             "refine_lambda": weight,

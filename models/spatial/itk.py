@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.linalg import polar
 
+from hyperprep.models.spatial.fields import DisplacementField
 from hyperprep.models.spatial.grids import Grid
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -119,6 +120,50 @@ def affine_to_itk(matrix: np.ndarray) -> sitk.AffineTransform:
     transform.SetMatrix(lps[:3, :3].ravel().tolist())
     transform.SetTranslation(lps[:3, 3].tolist())
     return transform
+
+
+def displacement_from_itk(transform: sitk.Transform, grid: Grid) -> DisplacementField:
+    """Sample a point map on a grid.
+
+    Parameters
+    ----------
+    transform
+        ITK transform (LPS).
+    grid
+        Where it is sampled.
+
+    Returns
+    -------
+    DisplacementField
+        Displacements in mm, RAS components, float32.
+
+    Examples
+    --------
+    >>> shift = affine_to_itk(np.array([[1.0, 0, 0, 3], [0, 1, 0, 2], [0, 0, 1, 1], [0, 0, 0, 1]]))
+    >>> displacement_from_itk(shift, Grid((7, 8, 9), np.eye(4))).data[0, 0, 0].tolist()
+    [3.0, 2.0, 1.0]
+    """
+    straight, residual = split_shear(grid)
+    image, _ = image_to_itk(np.broadcast_to(np.uint8(0), grid.shape), straight)
+    sheared = not np.array_equal(residual, np.eye(4))
+    if sheared:
+        outer = sitk.CompositeTransform(3)
+        outer.AddTransform(transform)
+        outer.AddTransform(affine_to_itk(residual))
+        transform = outer
+    made = sitk.TransformToDisplacementField(
+        transform,
+        sitk.sitkVectorFloat64,
+        image.GetSize(),
+        image.GetOrigin(),
+        image.GetSpacing(),
+        image.GetDirection(),
+    )
+    data = sitk.GetArrayFromImage(made).transpose(2, 1, 0, 3) * np.array([-1.0, -1.0, 1.0])
+    if sheared:
+        nodes = np.moveaxis(np.indices(grid.shape), 0, -1)
+        data += straight.to_world(nodes) - grid.to_world(nodes)
+    return DisplacementField(grid, data.astype(np.float32))
 
 
 def affine_from_itk(transform: sitk.Transform) -> np.ndarray:

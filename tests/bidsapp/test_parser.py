@@ -48,6 +48,7 @@ OPTIONS = [
     ("--lambda_regions cortex", "lambda_regions", ("cortex",)),
     ("--labels brain,16 thalamus", "labels", ("brain", "16", "thalamus")),
     ("--symmetric", "symmetric", True),
+    ("--longitudinal", "longitudinal", True),
     ("--refine none", "refine", "none"),
     ("--labels hippocampus 17", "labels", ("hippocampus", "17")),
     ("--skull-strip-t1w force", "skull_strip_t1w", "force"),

@@ -140,8 +140,12 @@ def example_arguments(folder: Path) -> dict[str, Any]:
     anat.mkdir(parents=True)
     for name in ("sub-01_ses-01_T1w.nii.gz", "mask.nii.gz", "dseg.nii.gz"):
         (anat / name).touch()
+    second = folder / "data" / "sub-01" / "ses-02" / "anat" / "sub-01_ses-02_T1w.nii.gz"
+    second.parent.mkdir(parents=True)
+    second.touch()
     (folder / "out").mkdir()
     scan = Scan(anat / "sub-01_ses-01_T1w.nii.gz")
+    later = Scan(second)
     space = OutputSpace(resolution="2")
     return {
         "bids_dir": folder / "data",
@@ -149,9 +153,13 @@ def example_arguments(folder: Path) -> dict[str, Any]:
         "output_dir": folder / "out",
         "output_spaces": (OutputSpace(), space),
         "participant": "01",
-        "participants": {"01": (scan,)},
+        "earlier": scan,
+        "earlier_name": "session 01",
+        "later": later,
+        "later_name": "session 02",
+        "participants": {"01": (scan, later)},
         "scan": scan,
-        "scans": (scan,),
+        "scans": (scan, later),
         "settings": AnatSettings(bids_dir=folder / "data", output_dir=folder / "out"),
         "space": space,
         "template": Template(),

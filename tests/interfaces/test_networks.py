@@ -329,16 +329,20 @@ def test_tuning_gives_lambda_and_the_curve(
 ) -> None:
     def tuned(*images: nb.Nifti1Image, **options: Any) -> SimpleNamespace:
         made = _registered(*images, **options)
-        made.metrics["lambda_evaluations"] = 10
+        made.metrics.update(lambda_search="gradient", lambda_evaluations=4, lambda_gradients=4)
         return made
 
     seen = fake_module("register", tuned)
-    tune = TuneLambda(fixed_image=scan, moving_image=scan, lambda_regions=["hippocampus"])
+    tune = TuneLambda(
+        fixed_image=scan, moving_image=scan, lambda_regions=["hippocampus"], lambda_search="gradient"
+    )
     outputs = tune.run().outputs
     assert outputs.lam == 0.25
     assert pd.read_csv(outputs.lambda_curve, sep="\t")["dice_all"].tolist() == [0.8]
     assert (seen["lam"], seen["refine"], seen["regions"]) == ("auto", "none", ("hippocampus",))
-    assert json.loads(Path(outputs.out_metrics).read_text())["lambda_evaluations"] == 10
+    assert seen["search"] == "gradient"
+    metrics = json.loads(Path(outputs.out_metrics).read_text())
+    assert (metrics["lambda_evaluations"], metrics["lambda_gradients"]) == (4, 4)
 
 
 def test_a_registration_from_elsewhere_is_refined(

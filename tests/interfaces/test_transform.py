@@ -9,8 +9,12 @@ import nibabel as nb
 import numpy as np
 import pytest
 
-from hyperprep.interfaces.transform import ApplyTransform
-from hyperprep.models.spatial.transforms import write_transform
+from hyperprep.interfaces.transform import ApplyTransform, JacobianDeterminant
+from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.transforms import DisplacementField, write_transform
+
+OBLIQUE = np.array([[-9.66, 0, 3.11, 10], [0, 11, 0, -20], [2.59, 0, 11.59, 5], [0, 0, 0, 1]], dtype=float)
+SHEARED = OBLIQUE @ np.array([[1, 0.2, 0, 0], [0, 1, 0.1, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 
 
 def shift_file(folder: Path, mm: tuple[float, float, float], name: str) -> str:
@@ -97,3 +101,18 @@ def test_space_of_the_result_is_the_references(point: str, save: Callable[..., s
     assert made.shape == (4, 5, 6)
     assert int(made.header["sform_code"]) == int(made.header["qform_code"]) == 4
     assert made.get_data_dtype() == np.float32
+
+
+@pytest.mark.parametrize("affine", [OBLIQUE, np.diag([-2.0, 3, 4, 1]), SHEARED])
+def test_change_of_volume_includes_the_affine_part(
+    save: Callable[..., str], tmp_path: Path, workdir: Path, affine: np.ndarray
+) -> None:
+    reference = save(np.zeros((7, 8, 9), np.float32), "first.nii.gz", affine)
+    grid = Grid((12, 13, 14), np.diag([20.0, 20, 20, 1]) + np.array([[0, 0, 0, -110]] * 3 + [[0, 0, 0, 0]]))
+    nodes = grid.to_world(np.stack(np.indices(grid.shape), axis=-1))
+    stretch = DisplacementField(grid, (nodes * np.array([0.1, 0.0, -0.2])).astype(np.float32))
+    turn = np.array([[0.0, -1, 0, 4], [1, 0, 0, -3], [0, 0, 1, 2], [0, 0, 0, 1]]) @ np.diag([1.5, 1, 1, 1])
+    path = str(write_transform([stretch, turn], tmp_path / "a.h5"))
+    made = nb.load(JacobianDeterminant(in_xfm=path, reference_image=reference).run().outputs.out_file)
+    assert np.allclose(made.affine, affine, atol=1e-4)
+    assert np.allclose(made.get_fdata(), 1.1 * 0.8 * 1.5, atol=2e-3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -17,9 +18,16 @@ import pytest
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.sweep import LambdaSweep
 from hyperprep.models.spatial.transforms import DisplacementField, resample
+from hyperprep.workflows.outputs import BIDSIGNORE
 from hyperprep.workflows.settings import AnatSettings, Scan
 
 DIGEST = "0" * 64
+DESCRIPTION = {
+    "Name": "tiny",
+    "BIDSVersion": "1.10.0",
+    "DatasetType": "derivative",
+    "GeneratedBy": [{"Name": "HyperPrep"}],
+}
 
 
 @pytest.fixture
@@ -183,3 +191,20 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> None:
 def read_json() -> Callable[[Path], dict[str, Any]]:
     """Reader of a JSON object."""
     return lambda path: dict(json.loads(path.read_text()))
+
+
+@pytest.fixture
+def check_validator() -> Callable[[Path], None]:
+    """Let the BIDS validator look at a folder of derivatives; it may find no error."""
+
+    def check(root: Path) -> None:
+        program = str(Path(sys.executable).with_name("bids-validator-deno"))
+        (root / "dataset_description.json").write_text(json.dumps(DESCRIPTION))
+        (root / ".bidsignore").write_text("\n".join(BIDSIGNORE) + "\n")
+        command = [program, "--format", "json", str(root)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        issues = json.loads(done.stdout)["issues"]["issues"]
+        assert [issue for issue in issues if issue.get("severity") == "error"] == []
+        assert done.returncode == 0
+
+    return check

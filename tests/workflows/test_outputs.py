@@ -24,6 +24,14 @@ KINDS: dict[str, tuple[dict[str, list[str]], Template, Sequence[OutputSpace]]] =
         Template(),
         (OutputSpace(),),
     ),
+    "longitudinal": (
+        {
+            "01": ["sub-01_ses-1_T1w", "sub-01_ses-2_run-1_T1w", "sub-01_ses-10_T1w"],
+            "04": ["sub-04_ses-1_T1w"],
+        },
+        Template(),
+        (),
+    ),
     "entities": (
         {"01": ["sub-01_ses-pre_acq-mprage_ce-gd_rec-norm_run-02_echo-1_part-mag_T1w"]},
         Template("MNI152NLin2009cAsym", Path("tpl.nii.gz"), Path("mask.nii.gz")),
@@ -41,6 +49,7 @@ def sinks(workflow: object) -> list[DerivativesDataSink]:
 
 def run_graph(kind: str, settings: AnatSettings, make_scan: Callable[..., Scan]) -> list[DerivativesDataSink]:
     names, template, spaces = KINDS[kind]
+    settings = dataclasses.replace(settings, longitudinal=kind == "longitudinal")
     if template.image is not None:
         image, mask = (settings.bids_dir.with_name(path.name) for path in (template.image, template.mask))
         image.touch()

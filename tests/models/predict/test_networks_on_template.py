@@ -64,6 +64,27 @@ def test_inverse_inverts(template, found):
     assert np.linalg.norm(back - points, axis=1).mean() < 0.1
 
 
+def test_two_scans_that_lie_elsewhere_are_registered_where_they_lie(template, warped, found):
+    turn = np.array([[0.96, 0.28, 0, 12], [-0.28, 0.96, 0, -7], [0, 0, 1, 30], [0, 0, 0, 1]])
+    there, here = turn @ np.diag([1.1, 0.95, 1.05, 1]), np.linalg.inv(turn) @ np.diag([1.1, 0.95, 1.05, 1])
+    first, second = (
+        nb.Nifti1Image(image.get_fdata(dtype=np.float32), place @ image.affine)
+        for image, place in ((template, there), (warped, here))
+    )
+    between = here @ np.linalg.inv(there)
+    options = {"fixed2moving": between, "frame2fixed": there, "lam": 0.3, "refine": "none"}
+    made = register(first, second, **options)
+    grid = Grid.of(template)
+    points = grid.to_world(np.argwhere(template.get_fdata() > 0)[::997])
+    expected = map_points(points, [*found.chain(), here])
+    moved = map_points(map_points(points, [there]), made.chain())
+    assert np.linalg.norm(moved - expected, axis=1).mean() < 0.05
+    assert np.linalg.norm(moved - map_points(points, [here]), axis=1).mean() > 0.3
+    assert correlation(first, made.moved) > correlation(template, warped) + 0.02
+    back = map_points(moved, made.inverse_chain())
+    assert np.linalg.norm(back - map_points(points, [there]), axis=1).mean() < 0.15
+
+
 def test_larger_lambda_deforms_less(template, warped, found):
     stiff = register(template, warped, fixed2moving=np.eye(4), lam=1.0, refine="none")
     assert np.abs(stiff.forward.data).mean() < 0.5 * np.abs(found.forward.data).mean()
@@ -111,6 +132,8 @@ def test_impossible_settings_are_refused_before_any_work(template, warped):
         register(template, warped, fixed2moving=np.eye(4), lam=1.5)
     with pytest.raises(UsageError, match="ncc or none"):
         register(template, warped, fixed2moving=np.eye(4), refine="more")
+    with pytest.raises(UsageError, match="bounded or gradient"):
+        register(template, warped, fixed2moving=np.eye(4), search="random")
     away = np.eye(4)
     away[:3, 3] = 500
     with pytest.raises(ScanError, match="prealignment"):
