@@ -13,7 +13,7 @@ from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.train.loop import Schedule, Task
 
-NETWORKS = ("locate", "segment", "hypermorph")
+NETWORKS = ("locate", "segment", "hypermorph", "neuralizer")
 _TOP = {"network", "seed", "steps", "max_minutes", "learning_rate", "lattice", "model", "images"}
 
 
@@ -121,6 +121,10 @@ def task_of(config: dict[str, Any], maps: LabelMaps, device: str) -> Task:
         from hyperprep.models.train.registration import RegistrationTask
 
         return RegistrationTask(maps, lattice_of(config), spec_of(config), device=device, **model)
+    if config["network"] == "neuralizer":
+        from hyperprep.models.train.neuralizer import NeuralizerTask
+
+        return NeuralizerTask(maps, lattice_of(config), spec_of(config), device=device, **model)
     from hyperprep.models.train.segmentation import SegmentationTask
 
     return SegmentationTask(

@@ -20,6 +20,7 @@ _CAPABILITY = {
     "prealignment",
     "segment": "Conditional whole-brain segmentation (CoNeMOS conditioning)",
     "hypermorph": "Deformable registration with the regularisation weight as input (HyperMorph)",
+    "neuralizer": "Tasks from a handful of examples, slice by slice (Neuralizer)",
 }
 _INTENSITY = {"percentiles": [0.5, 99.5], "inside": "brain"}
 """Percentiles inside the brain that become 0 and 1; what lies beyond is clipped."""
@@ -31,6 +32,9 @@ _THRESHOLDS = {
 10 % too small on real scans (benchmarks/segmentation.py)."""
 _NOWHERE = (24,)
 """Structures whose centre says nothing of their place: the fluid around the brain."""
+_ARCHITECTURE = ("channels", "levels")
+"""Of a few-shot network's options, those that its weights depend on."""
+
 _DATA = "20 adult head label maps of the SynthSeg project, images synthesised from them; no real image"
 
 
@@ -47,6 +51,11 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
         if entry["network"].get("atlas"):
             entry["network"]["tissues"] = len(INTENSITY_TISSUES) + 1
         entry["labels"] = [str(n) for n in STRUCTURES] + list(REGIONS)
+    if config["network"] == "neuralizer":
+        model = entry["network"]
+        entry["network"] = {k: v for k, v in model.items() if k in ("kind", *_ARCHITECTURE)}
+        entry["most_context"] = model.get("most_context", 32)
+        entry["held_out"] = {k: model.get(f"held_out_{k}") for k in ("structures", "contrast")}
     return entry
 
 
@@ -150,6 +159,13 @@ def _write(out: Path, manifest: dict[str, Any], names: list[str]) -> None:
         os.replace(temporary, path)
 
 
+def _config_name(run_dir: Path, network: str) -> str:
+    """Name the shipped configuration that a run was started with, or the network where it was another."""
+    text = (run_dir / "config.toml").read_text()
+    shipped = (Path(__file__).parent / "configs").glob("*.toml")
+    return next((path.stem for path in sorted(shipped) if path.read_text() == text), network)
+
+
 def centroids_of_maps(maps_file: Path) -> dict[str, list[float]]:
     """Give the mean centroid of every structure that has a place over the prepared label maps.
 
@@ -246,7 +262,7 @@ def export(
         "bytes": file.stat().st_size,
         "capability": _CAPABILITY[name],
         **_describe(config),
-        "command": f"python -m hyperprep.models.train run {name} --maps MAPS "
+        "command": f"python -m hyperprep.models.train run {_config_name(run_dir, name)} --maps MAPS "
         f"--max-time {stored['seconds'] / 60:.0f}",
         "seed": config.get("seed", 0),
         "steps": stored["step"],
@@ -285,7 +301,8 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
         f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
         f"{entry['date']}\n"
         f"- Command: `{entry['command']}`\n- Licence: {entry['licence']}\n\n"
-        "## Measured\n\n`val_*`: hard Dice on synthetic images of heads kept out of training.\n\n"
+        "## Measured\n\n`val_*`: hard Dice (or, where named so, PSNR in dB) on synthetic images of heads kept "
+        "out of training.\n\n"
         f"| figure | value |\n|---|---|\n{scores}\n\n"
         "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
     )
