@@ -312,10 +312,11 @@ def structure_ranges(labels: np.ndarray, numbers: Sequence[int], origin: Sequenc
     >>> structure_ranges(np.pad(np.ones((3, 1, 1), int), 2), (17,), (0.0, 0.0, 0.0))[17][1].tolist()
     [2.0, 2.0]
     """
-    counts = [np.zeros((len(numbers) + 1, n)) for n in labels.shape]
-    for axis in range(3):
-        for place, plane in enumerate(np.moveaxis(labels, axis, 0)):
-            counts[axis][:, place] = np.bincount(plane.ravel(), minlength=len(numbers) + 1)
+    counts, rows = [], len(numbers) + 1
+    for axis, n in enumerate(labels.shape):
+        place = np.arange(n).reshape([-1 if a == axis else 1 for a in range(3)])
+        flat = (labels.astype(np.int32) * n + place).ravel()
+        counts.append(np.bincount(flat, minlength=rows * n)[: rows * n].reshape(rows, n))
     out = {}
     for row, number in enumerate(numbers, start=1):
         if counts[0][row].sum() == 0:
