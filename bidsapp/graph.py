@@ -30,6 +30,7 @@ def anat_settings(settings: Settings, plan: Plan) -> AnatSettings:
         lambda_regions=settings.lambda_regions,
         refine=settings.refine,  # type: ignore[arg-type]  # the parser allows these words only
         symmetric=settings.symmetric,
+        few_shot=plan.few_shot,
         skull_strip=settings.skull_strip_t1w,  # type: ignore[arg-type]
         device=plan.device,
         omp_nthreads=settings.threads_per_node,
