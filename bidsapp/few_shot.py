@@ -61,10 +61,11 @@ def check_few_shot_weights(weights_dir: Path | None) -> Mapping[str, str]:
         return {NETWORK: find_weights(NETWORK, weights_dir=weights_dir).sha256}
     except WeightsError as error:
         raise WeightsError(
-            f"--few-shot needs the network {NETWORK!r}, whose weights do not ship with this version. Train them "
-            "(hours on a GPU, see docs/training.md) and give their folder: python -m hyperprep.models.train run "
-            f"{NETWORK} --maps MAPS; python -m hyperprep.models.train export runs/{NETWORK} --out FOLDER; then "
-            f"--weights-dir FOLDER. Found: {error}"
+            f"--few-shot needs the network {NETWORK!r}, whose weights do not ship with this version. Train "
+            "them (hours on a GPU, see docs/training.md) and give their folder: "
+            f"python -m hyperprep.models.train run {NETWORK} --maps MAPS; "
+            f"python -m hyperprep.models.train export runs/{NETWORK} --out FOLDER; "
+            f"then --weights-dir FOLDER. Found: {error}"
         ) from error
 
 
@@ -99,8 +100,9 @@ def find_task(name: str, folder: Path) -> FewShotTask:
     files = [_File.of(p) for p in sorted(folder.glob("sub-*/**/*.nii*")) if "figures" not in p.parts]
     if not files:
         raise NoInputError(
-            f"--few-shot {name}={folder}: there is no image in folders called sub-<label>. Put, for each example, "
-            f"sub-01/anat/sub-01_{INPUT_SUFFIX}.nii.gz and sub-01/anat/sub-01_desc-{name}_mask.nii.gz there."
+            f"--few-shot {name}={folder}: there is no image in folders called sub-<label>. Put, for each "
+            f"example, sub-01/anat/sub-01_{INPUT_SUFFIX}.nii.gz and "
+            f"sub-01/anat/sub-01_desc-{name}_mask.nii.gz there."
         )
     outputs = _outputs(name, folder, files)
     examples, missing = [], []
@@ -117,8 +119,8 @@ def find_task(name: str, folder: Path) -> FewShotTask:
         examples.append(Example(output.subject, (given.path,), output.path, brain[0] if brain else None))
     if missing:
         raise NoInputError(
-            f"--few-shot {name}={folder}: {', '.join(missing)} has no input beside it. Put the image it was made "
-            f"from (<subject>_{INPUT_SUFFIX}.nii.gz) into the same folder."
+            f"--few-shot {name}={folder}: {', '.join(missing)} has no input beside it. Put the image it was "
+            f"made from (<subject>_{INPUT_SUFFIX}.nii.gz) into the same folder."
         )
     try:
         kind = check_examples(examples)
@@ -144,8 +146,8 @@ def _outputs(name: str, folder: Path, files: Sequence[_File]) -> list[_File]:
         seen = sorted({f.path.name.split("_", 1)[1] for f in files})
         raise NoInputError(
             f"--few-shot {name}={folder}: no pair of input and output was found. The output of an example is "
-            f"called sub-<label>_desc-{name}_mask.nii.gz (or desc-{name} with another suffix). Files there end in: "
-            f"{', '.join(seen[:8])}."
+            f"called sub-<label>_desc-{name}_mask.nii.gz (or desc-{name} with another suffix). "
+            f"Files there end in: {', '.join(seen[:8])}."
         )
     by_subject: dict[str, list[_File]] = {}
     for one in found:
@@ -191,8 +193,8 @@ def tell_own_examples(
                 participant = replace(participant, remarks=(*participant.remarks, remark))
             else:
                 problem = (
-                    f"{who}, and the only one, so nothing is left to learn from. Add another example, or rename "
-                    "it if it is somebody else"
+                    f"{who}, and the only one, so nothing is left to learn from. Add another example, or "
+                    "rename it if it is somebody else"
                 )
                 participant = replace(participant, problems=(*participant.problems, problem))
         told.append(participant)

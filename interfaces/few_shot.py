@@ -154,8 +154,8 @@ class FewShot(ModelInterface):
         lengths = {len(inputs), len(outputs), len(masks), len(labels)}
         if len(lengths) > 1 or len(set(labels)) < len(labels):
             raise UsageError(
-                f"Inputs, outputs, masks and names of the examples must be as many as each other, and no name "
-                f"twice; found {len(inputs)}, {len(outputs)}, {len(masks)}, and {labels}."
+                "Inputs, outputs, masks and names of the examples must be as many as each other, and no "
+                f"name twice; found {len(inputs)}, {len(outputs)}, {len(masks)}, and {labels}."
             )
         return [
             Example(label, tuple(map(Path, x)), Path(y), None if m is None else Path(m))

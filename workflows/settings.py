@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -165,11 +165,13 @@ class FewShotTask:
         ('sub-01',)
         """
         kept = [i for i, label in enumerate(self.labels) if label.split("_")[0] != f"sub-{participant}"]
-        inputs, outputs, masks, labels = (
-            tuple(values[i] for i in kept)
-            for values in (self.inputs, self.outputs, self.masks, self.labels)
+        return replace(
+            self,
+            inputs=tuple(self.inputs[i] for i in kept),
+            outputs=tuple(self.outputs[i] for i in kept),
+            masks=tuple(self.masks[i] for i in kept),
+            labels=tuple(self.labels[i] for i in kept),
         )
-        return FewShotTask(self.name, self.kind, inputs, outputs, masks, labels, self.suffix)
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,8 @@ def add_workflow_options(parser: ArgumentParser) -> None:
         action="append",
         type=types.few_shot,
         metavar="NAME=FOLDER",
-        help="do to every scan what the examples in a BIDS derivative show: for some subjects, a T1w image and "
-        "the output desc-NAME, a mask or an image; may be given several times",
+        help="do to every scan what the examples in a BIDS derivative show: for some subjects, a T1w image "
+        "and the output desc-NAME, a mask or an image; may be given several times",
     )
     group.add_argument(
         "--skull-strip-t1w",

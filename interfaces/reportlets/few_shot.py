@@ -105,7 +105,9 @@ def draw_few_shot(
         columns.append(("Result", result, None, identity))
     columns.append(("Spread", spread, None, identity))
     for label, given, wanted, matrix in examples[:SHOWN]:
-        columns.append((f"Example {label}", given if is_mask else wanted, wanted if is_mask else None, matrix))
+        columns.append(
+            (f"Example {label}", given if is_mask else wanted, wanted if is_mask else None, matrix)
+        )
     width = WIDTH / len(columns)
     body, y = [f'<text class="title" x="8" y="20">{escape(name)}</text>'], HEAD
     for place, (label, *_) in enumerate(columns):
@@ -124,7 +126,9 @@ def draw_few_shot(
     )
 
 
-def _cell(cell: Cell, points: np.ndarray, image: nib.Nifti1Image, outline: nib.Nifti1Image | None) -> list[str]:
+def _cell(
+    cell: Cell, points: np.ndarray, image: nib.Nifti1Image, outline: nib.Nifti1Image | None
+) -> list[str]:
     data = np.nan_to_num(np.asanyarray(image.dataobj, dtype=np.float32))
     pixels = to_grey(sample(data, image.affine, points), window(data))
     elements = [

@@ -113,7 +113,8 @@ class Neuralizer(nn.Module):
         Yields at each block the sum of their representations, (B, C, H, W), and must be sent the target's.
         """
         batch = len(context)
-        x, skips = self.embed_context(context.flatten(0, 1)), []
+        x: torch.Tensor = self.embed_context(context.flatten(0, 1))
+        skips: list[torch.Tensor] = []
         for place, block in enumerate(self.blocks):
             assert isinstance(block, PairwiseConvAvg)
             inner = self._context_unit(block, self._resized(x, place, skips, self.context_mixes))

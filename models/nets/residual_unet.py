@@ -32,7 +32,8 @@ class ResidualUNet(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Map (B, n_inputs, H, W), sides divisible by 2 ** (levels - 1), to (B, 1, H, W)."""
-        x, skips = self.embed(image), []
+        x: torch.Tensor = self.embed(image)
+        skips: list[torch.Tensor] = []
         for place, unit in enumerate(self.units):
             if place >= self.levels:
                 mix = self.mixes[place - self.levels]

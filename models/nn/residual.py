@@ -1,4 +1,4 @@
-"""Residual unit on slices and the joining of a decoder with its skip, as Neuralizer and its baseline use them."""
+"""Residual unit on slices, and the joining of a decoder with its skip: Neuralizer and its baseline."""
 
 from __future__ import annotations
 

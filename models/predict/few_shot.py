@@ -180,13 +180,14 @@ def _check(
     counts = {len(images)} | {len(e.inputs) for e in examples}
     if not examples or len(counts) > 1 or not 1 <= len(images) <= INPUT_CHANNELS:
         raise UsageError(
-            f"A few-shot task needs examples with as many images as the subject (1 to {INPUT_CHANNELS}); found "
-            f"{len(images)} images of the subject and {[len(e.inputs) for e in examples]} of the examples."
+            f"A few-shot task needs examples with as many images as the subject (1 to {INPUT_CHANNELS}); "
+            f"found {len(images)} images of the subject and {[len(e.inputs) for e in examples]} of the "
+            "examples."
         )
     if bootstraps < 1 or not orientations or not set(orientations) <= set(ORIENTATIONS):
         raise UsageError(
-            f"At least one bootstrap and some of the orientations {ORIENTATIONS} are needed, not {bootstraps} "
-            f"and {tuple(orientations)}."
+            f"At least one bootstrap and some of the orientations {ORIENTATIONS} are needed, not "
+            f"{bootstraps} and {tuple(orientations)}."
         )
     if not all(Grid.of(img).same_as(Grid.of(images[0]), tolerance=0.05) for img in images[1:]):
         raise ScanError("The subject's images lie on different grids: resample them to the first one.")
@@ -221,8 +222,8 @@ def _place_all(
         )
     if kind == "mask" and not any(bool(p.volumes[-1].any()) for p in placed):
         raise ScanError(
-            f"The examples' masks vanish at the network's {grid.spacing[0]:g} mm, or lie outside its field of "
-            "view: the structure is too small for it."
+            f"The examples' masks vanish at the network's {grid.spacing[0]:g} mm, or lie outside its field "
+            "of view: the structure is too small for it."
         )
     return placed, failed
 
@@ -254,7 +255,10 @@ def _predictions(
 ) -> torch.Tensor:
     """Give mean and standard deviation over orientations and sets, (2, *grid), zero outside the box."""
     box = _box(target, context, grid, kind)
-    total, squares = torch.zeros(grid.shape, device=target.device), torch.zeros(grid.shape, device=target.device)
+    total, squares = (
+        torch.zeros(grid.shape, device=target.device),
+        torch.zeros(grid.shape, device=target.device),
+    )
     for members in context:
         moved = members.to(target.device)
         for axis in orientations:

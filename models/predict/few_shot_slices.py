@@ -121,8 +121,8 @@ def few_shot_slice(
     counts = {len(images)} | {len(x) for x, _ in examples}
     if not examples or len(shapes) != 1 or len(counts) != 1 or not 1 <= len(images) <= INPUT_CHANNELS:
         raise UsageError(
-            f"Slices need examples of one shape and one number (1 to {INPUT_CHANNELS}) of images; found shapes "
-            f"{sorted(shapes)} and {sorted(counts)} images in {len(examples)} examples."
+            f"Slices need examples of one shape and one number (1 to {INPUT_CHANNELS}) of images; found "
+            f"shapes {sorted(shapes)} and {sorted(counts)} images in {len(examples)} examples."
         )
     outputs = np.stack([np.asarray(y, np.float32) for _, y in examples])
     low, high = 0.0, 1.0
@@ -135,7 +135,9 @@ def few_shot_slice(
         network, _ = load_few_shot(weights, weights_dir, where)
         target = torch.from_numpy(_channels(images))[None].to(where)
         scaled = np.clip((outputs - low) / (high - low), 0, 1)
-        context = [np.concatenate([_channels(x), y[None]]) for (x, _), y in zip(examples, scaled, strict=True)]
+        context = [
+            np.concatenate([_channels(x), y[None]]) for (x, _), y in zip(examples, scaled, strict=True)
+        ]
         found = predict_slices(
             network, target, torch.from_numpy(np.stack(context))[None].float().to(where), chunk=chunk
         )

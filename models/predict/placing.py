@@ -53,7 +53,9 @@ class Placed:
     input_top: float
 
 
-def foreground(values: np.ndarray, mask: nb.Nifti1Image | None, grid: Grid, to_image: np.ndarray) -> np.ndarray:
+def foreground(
+    values: np.ndarray, mask: nb.Nifti1Image | None, grid: Grid, to_image: np.ndarray
+) -> np.ndarray:
     """Mark where the intensity range is taken on a grid: in the mask, or where the image is not dark.
 
     Raises
@@ -161,7 +163,7 @@ def place_example(
 
 
 def output_range(placed: Sequence[Placed], subject_top: float) -> tuple[float, float, bool]:
-    """Give the values that 0 and 1 of a predicted image stand for, and whether they are in a unit of their own.
+    """Give the values that 0 and 1 of a predicted image stand for, and whether they have an own unit.
 
     Where the examples' outputs agree in their range they have a unit of their own (a T1 map in ms), which is
     kept. Else the outputs are taken as scanner units that go with the input, and follow the subject's input.
@@ -193,7 +195,9 @@ def choose(placed: Sequence[Placed], size: int) -> list[Placed]:
     return sorted(placed, key=lambda p: (-p.similarity, p.label))[:size]
 
 
-def nudged(volumes: torch.Tensor, rng: np.random.Generator, *, degrees: float = 3.0, share: float = 0.015) -> torch.Tensor:
+def nudged(
+    volumes: torch.Tensor, rng: np.random.Generator, *, degrees: float = 3.0, share: float = 0.015
+) -> torch.Tensor:
     """Turn, scale and shift volumes (C, *grid) a little: what padded examples get (section 3.5).
 
     Parameters
@@ -215,9 +219,7 @@ def nudged(volumes: torch.Tensor, rng: np.random.Generator, *, degrees: float = 
     sizes = np.array(volumes.shape[1:], float)[::-1]
     matrix = matrix * np.exp(rng.uniform(-share, share)) * sizes[None, :] / sizes[:, None]
     theta = np.concatenate([matrix, 2 * rng.uniform(-share, share, (3, 1))], axis=1)
-    grid = F.affine_grid(
-        torch.from_numpy(theta)[None].to(volumes), [1, *volumes.shape], align_corners=False
-    )
+    grid = F.affine_grid(torch.from_numpy(theta)[None].to(volumes), [1, *volumes.shape], align_corners=False)
     moved = F.grid_sample(volumes[None], grid, align_corners=False)[0]
     if bool(((volumes[-1] == 0) | (volumes[-1] == 1)).all()):
         moved[-1] = (moved[-1] > 0.5).to(moved)

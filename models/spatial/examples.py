@@ -127,7 +127,7 @@ def read_example(example: Example, kind: Kind) -> ExampleImages:
     inputs = tuple(read_scan(path) for path in example.inputs)
     output = read_scan_or_mask(example.output)
     grid = Grid.of(inputs[0])
-    for path, img in ((*zip(example.inputs[1:], inputs[1:], strict=True), (example.output, output))):
+    for path, img in (*zip(example.inputs[1:], inputs[1:], strict=True), (example.output, output)):
         if not grid.same_as(Grid.of(img), tolerance=0.05):
             raise ScanError(
                 f"{example.label}: {path.name} {img.shape} and {example.inputs[0].name} {inputs[0].shape} do "
@@ -158,7 +158,8 @@ def check_examples(examples: Sequence[Example]) -> Kind:
         masks = ", ".join(label for label, kind in kinds.items() if kind == "mask")
         images = ", ".join(label for label, kind in kinds.items() if kind == "image")
         raise UsageError(
-            f"The outputs are masks for {masks} but images for {images}. All examples of a task have one kind."
+            f"The outputs are masks for {masks} but images for {images}. All examples of a task have "
+            "one kind."
         )
     counts = {len(example.inputs) for example in examples}
     if len(counts) > 1:

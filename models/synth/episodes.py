@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,7 +35,7 @@ TASK_WEIGHTS: dict[str, float] = {
 }
 """How often each task is drawn (appendix I, table 7)."""
 
-SIMULATORS = {
+SIMULATORS: dict[str, Callable[[np.random.Generator], Any]] = {
     "super_resolution": draw_low_resolution,
     "motion": draw_motion,
     "denoise_bias": draw_noise_bias,
@@ -227,7 +227,7 @@ def draw_episode(
     n_groups
         Number of intensity groups.
     ranges
-        FreeSurfer number to (3, 2) mm: where in the template each structure lies.
+        FreeSurfer number to (3, 2) mm: where in the template each structure lies; 0 is the whole brain.
     pairs
         FreeSurfer number to that of the other side.
     axis, context
@@ -243,7 +243,7 @@ def draw_episode(
         numbers = numbers or draw_numbers(rng, spec.structures, spec.most_structures, pairs)
     else:
         numbers = ()
-    within = None
+    within = None if 0 not in ranges else (float(ranges[0][axis][0]), float(ranges[0][axis][1]))
     if numbers:
         extents = [ranges[n][axis] for n in numbers if n in ranges]
         if extents:
@@ -290,7 +290,9 @@ def draw_episode(
     )
 
 
-def structure_ranges(labels: np.ndarray, numbers: Sequence[int], origin: Sequence[float]) -> dict[int, np.ndarray]:
+def structure_ranges(
+    labels: np.ndarray, numbers: Sequence[int], origin: Sequence[float]
+) -> dict[int, np.ndarray]:
     """Measure where structures lie: the middle 90 % of their voxels along each axis.
 
     Parameters

@@ -60,7 +60,9 @@ class Undersampling:
     seed: int
 
 
-def draw_motion(rng: np.random.Generator, *, moves: int = 3, angle: float = 5.0, shift: float = 4.0) -> Motion:
+def draw_motion(
+    rng: np.random.Generator, *, moves: int = 3, angle: float = 5.0, shift: float = 4.0
+) -> Motion:
     """Draw a motion: up to ``moves`` movements of up to ``angle`` degrees and ``shift`` pixels.
 
     >>> motion = draw_motion(np.random.default_rng(0))
@@ -73,7 +75,10 @@ def draw_motion(rng: np.random.Generator, *, moves: int = 3, angle: float = 5.0,
     middle = int(np.searchsorted(times, 0.5, side="right"))
     angles[middle], shifts[middle] = 0.0, 0.0
     return Motion(
-        tuple(float(t) for t in times), angles.astype(np.float32), shifts.astype(np.float32), int(rng.integers(2))
+        tuple(float(t) for t in times),
+        angles.astype(np.float32),
+        shifts.astype(np.float32),
+        int(rng.integers(2)),
     )
 
 
@@ -137,7 +142,9 @@ def apply_motion(images: torch.Tensor, motions: Sequence[Motion]) -> torch.Tenso
     """
     out = []
     for image, motion in zip(images, motions, strict=True):
-        poses = _posed(image.expand(len(motion.angles_deg), *image.shape), motion.angles_deg, motion.shifts_px)
+        poses = _posed(
+            image.expand(len(motion.angles_deg), *image.shape), motion.angles_deg, motion.shifts_px
+        )
         spectra = _spectrum(poses)
         lines = torch.arange(image.shape[motion.axis], device=image.device) / image.shape[motion.axis]
         times = torch.tensor(motion.times, device=image.device)

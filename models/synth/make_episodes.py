@@ -124,7 +124,9 @@ def make_batch(heads: Heads, episodes: Sequence[Episode], lattice: Lattice, *, s
         rows = slice(place * members, (place + 1) * members)
         part = _part(sampling, rows)
 
-        def paint(contrasts: Sequence[Contrast], part: SliceSampling = part, rows: slice = rows) -> torch.Tensor:
+        def paint(
+            contrasts: Sequence[Contrast], part: SliceSampling = part, rows: slice = rows
+        ) -> torch.Tensor:
             return paint_slices(
                 part, heads.groups, pools[rows], contrasts, spacing=lattice.spacing, axis=axis
             )
@@ -167,7 +169,9 @@ def _task(
     else:
         output = change_images(wanted, drawn)
     if episode.task == "inpainting":
-        holes = hole_masks([row[0] for row in episode.artefacts], (images.shape[2], images.shape[3]), images.device)
+        holes = hole_masks(
+            [row[0] for row in episode.artefacts], (images.shape[2], images.shape[3]), images.device
+        )
         holes = change_mask(holes, drawn)
         given = torch.cat([given * (1 - holes[:, None]), holes[:, None]], dim=1)
     elif episode.task in APPLIERS:

@@ -110,7 +110,7 @@ def paint_slices(
     def noise(shape: tuple[int, ...]) -> torch.Tensor:
         return torch.randn(shape, generator=generator, device=device)
 
-    def stacked(values: Sequence[np.ndarray | float]) -> torch.Tensor:
+    def stacked(values: Sequence[np.ndarray | float | list[float]]) -> torch.Tensor:
         return torch.from_numpy(np.asarray(values, np.float32)).to(device)
 
     means, sds = stacked([c.means for c in contrasts]), stacked([c.sds for c in contrasts])
@@ -126,8 +126,11 @@ def paint_slices(
     blur = stacked([[c.blur_mm[a] for a in IN_PLANE[axis]] for c in contrasts])
     thick = stacked([[_thickness(c, a) for a in IN_PLANE[axis]] for c in contrasts])
     image = gaussian_blur(image, torch.sqrt(blur**2 + (thick / 2.355) ** 2) / spacing)
-    pool = groups.new_tensor(0) + pools + torch.arange(count, device=device)[:, None] * means.shape[1]
-    values = means.reshape(-1)[pool] + sds.reshape(-1)[pool] * noise(tuple(pool.shape)) / len(sampling.indices) ** 0.5
+    pool = pools + torch.arange(count, device=device)[:, None] * means.shape[1]
+    values = (
+        means.reshape(-1)[pool]
+        + sds.reshape(-1)[pool] * noise(tuple(pool.shape)) / len(sampling.indices) ** 0.5
+    )
     low, high = torch.quantile(values, torch.tensor([0.005, 0.995], device=device), dim=1)
     level = stacked([c.noise for c in contrasts])[:, None, None] * high[:, None, None]
     noisy = torch.hypot(image + level * noise(tuple(image.shape)), level * noise(tuple(image.shape)))

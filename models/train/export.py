@@ -301,8 +301,8 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
         f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
         f"{entry['date']}\n"
         f"- Command: `{entry['command']}`\n- Licence: {entry['licence']}\n\n"
-        "## Measured\n\n`val_*`: hard Dice (or, where named so, PSNR in dB) on synthetic images of heads kept "
-        "out of training.\n\n"
+        "## Measured\n\n`val_*`: hard Dice (or, where named so, PSNR in dB) on synthetic images of heads "
+        "kept out of training.\n\n"
         f"| figure | value |\n|---|---|\n{scores}\n\n"
         "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
     )

@@ -23,7 +23,7 @@ from hyperprep.models.synth.episodes import (
     structure_ranges,
 )
 from hyperprep.models.synth.make_episodes import Batch, Heads, make_batch
-from hyperprep.models.synth.maps import MERGED, ORIGIN_MM, LabelMaps, mirrored
+from hyperprep.models.synth.maps import MERGED, ORIGIN_MM, TISSUE_GROUPS, LabelMaps, mirrored
 from hyperprep.models.synth.paint import brain_pools
 from hyperprep.models.synth.task_augment import AugmentSpec
 from hyperprep.models.train.segmentation import STRUCTURES
@@ -151,6 +151,7 @@ class NeuralizerTask:
         known = tuple(n for n in STRUCTURES if n in present)
         table = self.maps.lookup(known).to(self.device)
         self._ranges = structure_ranges(table[self.maps.maps[0].long()].cpu().numpy(), known, ORIGIN_MM)
+        self._ranges |= structure_ranges(self.maps.brain[0].cpu().numpy(), (0,), ORIGIN_MM)
 
     @property
     def _unseen(self) -> set[int]:
@@ -165,7 +166,7 @@ class NeuralizerTask:
                 f"No contrast is left without {self.held_out_contrast!r}: name others in [images] contrasts."
             )
         return EpisodeSpec(
-            structures=tuple(n for n in self._ranges if n not in self._unseen),
+            structures=tuple(n for n in self._ranges if n and n not in self._unseen),
             weights=weights,
             images=replace(self.spec, contrasts=left),
             augment=AugmentSpec() if self.augment else None,
@@ -185,7 +186,7 @@ class NeuralizerTask:
             spec,
             self.lattice,
             n_maps=maps,
-            n_groups=int(self.heads.groups.max()) + 1,
+            n_groups=max(int(self.heads.groups.max()), len(TISSUE_GROUPS)) + 1,
             ranges=self._ranges,
             pairs={n: mirrored(n) for n in STRUCTURES},
             **fixed,
@@ -271,9 +272,7 @@ class NeuralizerTask:
             out.update(self._measured(model, "unseen", "segmentation", episodes, numbers=unseen))
         if self.held_out_contrast:
             out.update(
-                self._measured(
-                    model, "unseen", "denoise_bias", episodes, contrasts=(self.held_out_contrast,)
-                )
+                self._measured(model, "unseen", "denoise_bias", episodes, contrasts=(self.held_out_contrast,))
             )
         return out
 

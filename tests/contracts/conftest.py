@@ -18,7 +18,7 @@ from nipype.interfaces.base import BaseInterface
 from nipype.pipeline.engine import Workflow
 
 import hyperprep
-from hyperprep.workflows.settings import AnatSettings, OutputSpace, Scan, Template
+from hyperprep.workflows.settings import AnatSettings, FewShotTask, OutputSpace, Scan, Template
 
 
 @cache
@@ -143,6 +143,8 @@ def example_arguments(folder: Path) -> dict[str, Any]:
     (folder / "out").mkdir()
     scan = Scan(anat / "sub-01_ses-01_T1w.nii.gz")
     space = OutputSpace(resolution="2")
+    given, mask = anat / "sub-01_ses-01_T1w.nii.gz", anat / "mask.nii.gz"
+    task = FewShotTask("claustrum", "mask", (given,), (mask,), (None,), ("sub-02",))
     return {
         "bids_dir": folder / "data",
         "mask": anat / "mask.nii.gz",
@@ -152,7 +154,11 @@ def example_arguments(folder: Path) -> dict[str, Any]:
         "participants": {"01": (scan,)},
         "scan": scan,
         "scans": (scan,),
-        "settings": AnatSettings(bids_dir=folder / "data", output_dir=folder / "out"),
+        "preproc_uri": "bids::sub-01/ses-01/anat/sub-01_ses-01_desc-preproc_T1w.nii.gz",
+        "raw_uri": "bids:raw:sub-01/ses-01/anat/sub-01_ses-01_T1w.nii.gz",
+        "settings": AnatSettings(bids_dir=folder / "data", output_dir=folder / "out", few_shot=(task,)),
+        "source_file": given,
+        "task": task,
         "space": space,
         "template": Template(),
         "template_name": Template().name,
