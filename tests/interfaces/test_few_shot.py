@@ -127,6 +127,6 @@ def test_panel_shows_the_result_beside_the_examples(
     assert "Example sub-02" in texts
     assert "Example sub-01" not in texts
     pictures = list(root.iter("{http://www.w3.org/2000/svg}image"))
-    assert len(pictures) == 9
+    assert len(pictures) == (9 if is_mask else 12)
     lines = [e for e in root.iter("{http://www.w3.org/2000/svg}path") if "line" in e.get("class", "")]
     assert (len(lines) == 6) == is_mask
