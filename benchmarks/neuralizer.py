@@ -40,8 +40,8 @@ def synthetic(args: argparse.Namespace, rows: Rows) -> None:
     """Dice on slices of held-out heads, structures seen and not seen in training."""
     import torch
 
+    from hyperprep.models.synth.structures import STRUCTURES as NUMBERS
     from hyperprep.models.train.neuralizer import hard_dice
-    from hyperprep.models.train.segmentation import STRUCTURES as NUMBERS
 
     task, network = task_for(args)
     unseen = sorted(task._unseen)

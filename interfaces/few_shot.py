@@ -93,7 +93,7 @@ class FewShot(ModelInterface):
     _weights_name = "neuralizer"
 
     def _compute(self, folder: Path) -> dict[str, Any]:
-        from hyperprep.models.predict.few_shot import few_shot
+        from hyperprep.models.predict.few_shot import drawn_places, few_shot
         from hyperprep.models.spatial.examples import check_examples, read_example
         from hyperprep.models.spatial.images import read_mask, read_scan
         from hyperprep.models.spatial.transforms import write_transform
@@ -101,6 +101,8 @@ class FewShot(ModelInterface):
         digest = self._weights_digest()
         examples = self._examples()
         kind = check_examples(examples) if self.inputs.kind == "auto" else self.inputs.kind
+        names = [example.label for example in examples]
+        examples = [examples[place] for place in drawn_places(len(examples), self.inputs.seed)]
         scans = [read_scan(path) for path in self.inputs.in_files]
         template2scan, mask = self._place(scans[0])
         if defined(self.inputs.mask):
@@ -119,7 +121,6 @@ class FewShot(ModelInterface):
             seed=self.inputs.seed,
             **self._model_options(),
         )
-        names = [example.label for example in examples]
         self._results.update(
             out_file=save_image(made.output, folder / "few_shot.nii.gz", like=scans[0]),
             out_spread=save_image(made.spread, folder / "spread.nii.gz", like=scans[0]),

@@ -13,14 +13,19 @@ from niworkflows.engine import Workflow
 from hyperprep.interfaces.bids import DerivativesDataSink
 from hyperprep.interfaces.few_shot import FewShot
 from hyperprep.interfaces.reportlets.few_shot import FewShotPanel
+from hyperprep.workflows.memory import SCAN_VOXELS, needed_gb
 from hyperprep.workflows.nodes import model_node
 from hyperprep.workflows.outputs import derivative_uri, raw_uri
 from hyperprep.workflows.settings import AnatSettings, FewShotTask, Scan
+
+MOST_EXAMPLES = 32
+"""Examples in memory at most (``hyperprep.models.predict.few_shot.MOST_ALIGNED``)."""
 
 
 def init_few_shot_wf(
     *,
     task: FewShotTask,
+    voxels: int = SCAN_VOXELS,
     device: str = "cpu",
     omp_nthreads: int = 1,
     weights_dir: Path | None = None,
@@ -33,6 +38,8 @@ def init_few_shot_wf(
     ----------
     task : FewShotTask
         Name, kind of output and files of the examples.
+    voxels : int
+        Number of voxels of the scan; memory is reserved for them.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     omp_nthreads : int
@@ -90,7 +97,7 @@ def init_few_shot_wf(
         name="few_shot",
         device=device,
         omp_nthreads=omp_nthreads,
-        mem_gb=4.0,
+        mem_gb=needed_gb("few_shot", voxels * (2 + min(len(task.outputs), MOST_EXAMPLES))),
         weights_dir=weights_dir,
         weights_sha256=weights_sha256,
     )
@@ -102,7 +109,7 @@ def init_few_shot_wf(
             task=task.name,
         ),
         name="panel",
-        mem_gb=0.8,
+        mem_gb=needed_gb("contours", voxels),
     )
     workflow.connect([
         (inputnode, few_shot, [
@@ -244,7 +251,9 @@ def add_few_shot(workflow: Workflow, scan: Scan, settings: AnatSettings, model: 
         task = given.without(scan.participant)
         if not task.labels:
             continue
-        few_shot_wf = init_few_shot_wf(task=task, **model, name=f"few_shot_{task.name}_wf")
+        few_shot_wf = init_few_shot_wf(
+            task=task, voxels=scan.voxels, **model, name=f"few_shot_{task.name}_wf"
+        )
         ds_wf = init_ds_few_shot_wf(
             task=task,
             source_file=scan.t1w,

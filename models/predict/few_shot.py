@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from hyperprep.models.predict.placing import (
     place_example,
     sample_inputs,
 )
-from hyperprep.models.predict.sampling import lattice_grid, sample_volumes
+from hyperprep.models.predict.rules import percentiles
+from hyperprep.models.predict.sampling import lattice_grid, volumes_on_grid
 from hyperprep.models.spatial.examples import ExampleImages, Kind
 from hyperprep.models.spatial.grids import Grid
 
@@ -140,10 +141,20 @@ def few_shot(
         where = pick_device(device)
         network, entry = load_few_shot(weights, weights_dir, where)
         grid = lattice_grid(entry.metadata["grid"])
-        target, _, top = sample_inputs(images, mask, grid, template2scan)
+        limits = percentiles(entry)
+        target, _, top = sample_inputs(images, mask, grid, template2scan, limits)
         placed, failed = _place_all(
-            examples, (images[0], mask, target[0]), grid, template2scan, kind, prealigned, seed, num_threads
-        )
+            [examples[place] for place in drawn_places(len(examples), seed)],
+            lambda example: place_example(
+                example, (images[0], mask, target[0]), grid, template2scan, kind, num_threads,
+                np.eye(4) if prealigned else None, limits,
+            ),
+        )  # fmt: skip
+        if kind == "mask" and not any(bool(p.volumes[-1].any()) for p in placed):
+            raise ScanError(
+                f"The examples' masks vanish at the network's {grid.spacing[0]:g} mm, or lie outside its field "
+                "of view: the structure is too small for it."
+            )
         limit = context_size or LARGEST_CONTEXT
         chosen = choose(placed, limit)
         size = context_size or max(len(chosen), SMALLEST_CONTEXT)
@@ -154,7 +165,7 @@ def few_shot(
         )  # fmt: skip
         clock.append(time.perf_counter())
         low, high, own_unit = (0.0, 1.0, True) if kind == "mask" else output_range(chosen, top)
-        on_scan = _on_scan(found, grid, template2scan, Grid.of(images[0]))
+        on_scan = volumes_on_grid(found, grid, template2scan, Grid.of(images[0]))
     metadata = {
         "weights_sha256": entry.sha256,
         "resolution_mm": float(grid.spacing[0]),
@@ -193,37 +204,33 @@ def _check(
         raise ScanError("The subject's images lie on different grids: resample them to the first one.")
 
 
+def drawn_places(count: int, seed: int) -> list[int]:
+    """Choose which of many examples are read and aligned, at most 32.
+
+    >>> drawn_places(3, 0), len(drawn_places(100, 0))
+    ([0, 1, 2], 32)
+    """
+    if count <= MOST_ALIGNED:
+        return list(range(count))
+    drawn = np.random.default_rng([99, seed]).permutation(count)[:MOST_ALIGNED]
+    return sorted(int(place) for place in drawn)
+
+
 def _place_all(
-    examples: Sequence[ExampleImages],
-    subject: tuple[nb.Nifti1Image, nb.Nifti1Image | None, np.ndarray],
-    grid: Grid,
-    template2scan: np.ndarray,
-    kind: Kind,
-    prealigned: bool,
-    seed: int,
-    num_threads: int | None,
+    examples: Sequence[ExampleImages], place: Callable[[ExampleImages], Placed]
 ) -> tuple[list[Placed], list[str]]:
     """Align the examples; those that fail are named."""
-    if len(examples) > MOST_ALIGNED:
-        order = np.random.default_rng([99, seed]).permutation(len(examples))[:MOST_ALIGNED]
-        examples = [examples[i] for i in sorted(order)]
     placed: list[Placed] = []
     failed: list[str] = []
     for example in examples:
         try:
-            known = np.eye(4) if prealigned else None
-            placed.append(place_example(example, subject, grid, template2scan, kind, num_threads, known))
+            placed.append(place(example))
         except AlignmentError as error:
             failed.append(str(error))
     if not placed:
         raise AlignmentError(
             f"No example could be aligned to the subject ({'; '.join(failed)}). Look at the images, and give "
             "brain masks of the examples."
-        )
-    if kind == "mask" and not any(bool(p.volumes[-1].any()) for p in placed):
-        raise ScanError(
-            f"The examples' masks vanish at the network's {grid.spacing[0]:g} mm, or lie outside its field "
-            "of view: the structure is too small for it."
         )
     return placed, failed
 
@@ -276,24 +283,6 @@ def _predictions(
     kept = torch.zeros_like(mean)
     kept[box] = 1
     return torch.stack([mean, (squares / n - mean.square()).clamp_min(0).sqrt()]) * kept
-
-
-def _on_scan(found: torch.Tensor, grid: Grid, template2scan: np.ndarray, target: Grid) -> np.ndarray:
-    """Interpolate (2, *grid) on the scan's own grid; zero beyond the network's field of view."""
-    out = np.zeros((2, *target.shape), np.float32)
-    back = np.linalg.inv(template2scan)
-    last = np.array(grid.shape) - 0.5
-    planes = max(1, 400_000 // int(np.prod(target.shape[1:])))
-    for start in range(0, target.shape[0], planes):
-        stop = min(start + planes, target.shape[0])
-        axes = [np.arange(start, stop), *(np.arange(n) for n in target.shape[1:])]
-        voxels = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-        points = target.to_world(voxels) @ back[:3, :3].T + back[:3, 3]
-        place = grid.to_voxels(points)
-        inside = ((place >= -0.5) & (place <= last)).all(1)
-        values = sample_volumes(found, grid, points).cpu().numpy() * inside
-        out[:, start:stop] = values.reshape(2, stop - start, *target.shape[1:])
-    return out
 
 
 def _finish(

@@ -13,6 +13,7 @@ from hyperprep.exceptions import ScanError, UsageError
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.neuralizer import INPUT_CHANNELS, Neuralizer
 from hyperprep.models.predict.device import pick_device, torch_threads
+from hyperprep.models.predict.rules import percentiles
 from hyperprep.models.spatial.images import robust_rescale
 from hyperprep.models.weights import WeightsEntry, find_weights
 
@@ -132,11 +133,13 @@ def few_shot_slice(
         raise ScanError("The outputs of the examples are all empty or constant: they show no task.")
     with torch_threads(num_threads), torch.inference_mode():
         where = pick_device(device)
-        network, _ = load_few_shot(weights, weights_dir, where)
-        target = torch.from_numpy(_channels(images))[None].to(where)
+        network, entry = load_few_shot(weights, weights_dir, where)
+        limits = percentiles(entry)
+        target = torch.from_numpy(_channels(images, limits))[None].to(where)
         scaled = np.clip((outputs - low) / (high - low), 0, 1)
         context = [
-            np.concatenate([_channels(x), y[None]]) for (x, _), y in zip(examples, scaled, strict=True)
+            np.concatenate([_channels(x, limits), y[None]])
+            for (x, _), y in zip(examples, scaled, strict=True)
         ]
         found = predict_slices(
             network, target, torch.from_numpy(np.stack(context))[None].float().to(where), chunk=chunk
@@ -144,9 +147,9 @@ def few_shot_slice(
         return np.asarray(found[0].cpu().numpy() * (high - low) + low, np.float32)
 
 
-def _channels(images: Sequence[np.ndarray]) -> np.ndarray:
+def _channels(images: Sequence[np.ndarray], limits: tuple[float, float]) -> np.ndarray:
     """Scale images and put them into the input channels, (3, H, W)."""
     out = np.zeros((INPUT_CHANNELS, *np.shape(images[0])), np.float32)
     for place, image in enumerate(images):
-        out[place] = robust_rescale(np.asarray(image, np.float32))
+        out[place] = robust_rescale(np.asarray(image, np.float32), low=limits[0], high=limits[1])
     return out

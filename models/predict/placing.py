@@ -76,14 +76,18 @@ def foreground(
 
 
 def sample_inputs(
-    images: Sequence[nb.Nifti1Image], mask: nb.Nifti1Image | None, grid: Grid, to_image: np.ndarray
+    images: Sequence[nb.Nifti1Image],
+    mask: nb.Nifti1Image | None,
+    grid: Grid,
+    to_image: np.ndarray,
+    limits: tuple[float, float] = (0.5, 99.5),
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Sample images on the model grid and scale them.
+    """Sample images on the model grid and scale them; ``limits`` are the percentiles that become 0 and 1.
 
     Returns
     -------
     tuple
-        (3, *grid) float32 in [0, 1], the voxels that the range was taken from, and the first image's 99.5
+        (3, *grid) float32 in [0, 1], the voxels that the range was taken from, and the first image's upper
         percentile there.
     """
     out = np.zeros((INPUT_CHANNELS, *grid.shape), np.float32)
@@ -92,8 +96,8 @@ def sample_inputs(
         values = sample_averaged(image, grid, to_image)
         if place == 0:
             inside = foreground(values, mask, grid, to_image)
-            top = float(np.percentile(values[inside], 99.5))
-        out[place] = robust_rescale(values, inside)
+            top = float(np.percentile(values[inside], limits[1]))
+        out[place] = robust_rescale(values, inside, low=limits[0], high=limits[1])
     return out, inside, top
 
 
@@ -105,6 +109,7 @@ def place_example(
     kind: Kind,
     num_threads: int | None = None,
     scan2example: np.ndarray | None = None,
+    limits: tuple[float, float] = (0.5, 99.5),
 ) -> Placed:
     """Align one example to the subject and sample it on the model grid.
 
@@ -124,6 +129,8 @@ def place_example(
         Threads of the alignment.
     scan2example
         (4, 4) point map from the scan to the example where it is known; else it is searched.
+    limits
+        Percentiles of the intensities that become 0 and 1.
 
     Raises
     ------
@@ -139,14 +146,14 @@ def place_example(
             raise AlignmentError(f"example {example.label}: {found.reason}")
         scan2example = found.fixed2moving
     to_example = scan2example @ template2scan
-    inputs, inside, top = sample_inputs(example.inputs, example.mask, grid, to_example)
+    inputs, inside, top = sample_inputs(example.inputs, example.mask, grid, to_example, limits)
     if kind == "mask":
         floating = nb.Nifti1Image(np.asanyarray(example.output.dataobj, np.float32), example.output.affine)
         output = (sample_averaged(floating, grid, to_example) > 0.5).astype(np.float32)
         low, high = 0.0, 1.0
     else:
         values = sample_averaged(example.output, grid, to_example)
-        low, high = (float(v) for v in np.percentile(values[inside], (0.5, 99.5)))
+        low, high = (float(v) for v in np.percentile(values[inside], limits))
         if high <= low:
             raise ScanError(f"example {example.label}: its output hardly varies inside the brain.")
         output = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)

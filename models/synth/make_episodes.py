@@ -13,9 +13,10 @@ from hyperprep.models.synth.degrade import apply_low_resolution, apply_noise_bia
 from hyperprep.models.synth.draw import Contrast
 from hyperprep.models.synth.episodes import Episode
 from hyperprep.models.synth.kspace import apply_motion, apply_undersampling
-from hyperprep.models.synth.maps import MERGED, LabelMaps
+from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.synth.paint import paint_slices
 from hyperprep.models.synth.slices import SliceSampling, sample_slices
+from hyperprep.models.synth.structures import MERGED
 from hyperprep.models.synth.task_augment import arrange_channels, change_images, change_mask
 
 APPLIERS = {

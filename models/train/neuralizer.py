@@ -20,13 +20,12 @@ from hyperprep.models.synth.episodes import (
     Episode,
     EpisodeSpec,
     draw_episode,
-    structure_ranges,
 )
 from hyperprep.models.synth.make_episodes import Batch, Heads, make_batch
-from hyperprep.models.synth.maps import MERGED, ORIGIN_MM, TISSUE_GROUPS, LabelMaps, mirrored
+from hyperprep.models.synth.maps import ORIGIN_MM, LabelMaps, structure_ranges
 from hyperprep.models.synth.paint import brain_pools
+from hyperprep.models.synth.structures import MERGED, STRUCTURES, TISSUE_GROUPS, mirrored
 from hyperprep.models.synth.task_augment import AugmentSpec
-from hyperprep.models.train.segmentation import STRUCTURES
 
 SIGMA_SQUARED = 0.05
 """Variance that balances the squared error of images with the Dice of masks (section 4.3)."""

@@ -51,6 +51,7 @@ def few_shot(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     module = types.ModuleType("hyperprep.models.predict.few_shot")
     module.few_shot = predict  # type: ignore[attr-defined]
+    module.drawn_places = lambda count, seed: list(range(count))  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return seen
 

@@ -20,7 +20,7 @@ from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.transforms import resample
 
 SHAPE, SPACING = (14, 16, 18), 6.0
-GRID = {"shape": list(SHAPE), "spacing_mm": SPACING, "origin_mm": [-39.0, -45.0, -51.0]}
+GRID = {"orientation": "RAS", "shape": list(SHAPE), "spacing_mm": SPACING, "origin_mm": [-39.0, -45.0, -51.0]}
 OBLIQUE = np.array([[-3.86, 0, 1.04, 30], [0, 4, 0, -40], [1.04, 0, 3.86, -45], [0, 0, 0, 1]], float)
 
 
@@ -39,7 +39,9 @@ class Copying(Neuralizer):
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch) -> Copying:
     copying = Copying()
-    entry = SimpleNamespace(sha256="0" * 64, metadata={"grid": GRID})
+    entry = SimpleNamespace(
+        sha256="0" * 64, metadata={"grid": GRID, "intensity": {"percentiles": [0.5, 99.5]}}
+    )
     for name in ("few_shot", "few_shot_slices"):
         monkeypatch.setattr(f"hyperprep.models.predict.{name}.load_few_shot", lambda *_: (copying, entry))
     return copying

@@ -7,7 +7,7 @@ import torch
 from hyperprep.models.synth.apply import Lattice
 from hyperprep.models.synth.degrade import Holes, LowResolution, apply_low_resolution, hole_masks
 from hyperprep.models.synth.draw import Anatomy, SynthSpec
-from hyperprep.models.synth.episodes import TASK_WEIGHTS, EpisodeSpec, draw_episode, structure_ranges
+from hyperprep.models.synth.episodes import TASK_WEIGHTS, EpisodeSpec, draw_episode
 from hyperprep.models.synth.kspace import (
     Motion,
     Undersampling,
@@ -17,7 +17,7 @@ from hyperprep.models.synth.kspace import (
     measured_lines,
 )
 from hyperprep.models.synth.make_episodes import Heads, make_batch
-from hyperprep.models.synth.maps import LabelMaps
+from hyperprep.models.synth.maps import LabelMaps, structure_ranges
 from hyperprep.models.synth.paint import brain_pools
 from hyperprep.models.synth.slices import Plane, sample_slices
 from hyperprep.models.synth.task_augment import Augmentation, AugmentSpec, draw_augmentation
