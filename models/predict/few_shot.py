@@ -152,8 +152,8 @@ def few_shot(
         )  # fmt: skip
         if kind == "mask" and not any(bool(p.volumes[-1].any()) for p in placed):
             raise ScanError(
-                f"The examples' masks vanish at the network's {grid.spacing[0]:g} mm, or lie outside its field "
-                "of view: the structure is too small for it."
+                f"The examples' masks vanish at the network's {grid.spacing[0]:g} mm, or lie outside its "
+                "field of view: the structure is too small for it."
             )
         limit = context_size or LARGEST_CONTEXT
         chosen = choose(placed, limit)

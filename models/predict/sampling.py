@@ -164,7 +164,8 @@ def volumes_on_grid(volumes: torch.Tensor, grid: Grid, grid2target: np.ndarray, 
     Examples
     --------
     >>> grid = Grid((2, 3, 4), np.eye(4))
-    >>> volumes_on_grid(torch.ones(1, 2, 3, 4), grid, np.eye(4), Grid((4, 3, 4), np.eye(4)))[0, :, 1, 1].tolist()
+    >>> found = volumes_on_grid(torch.ones(1, 2, 3, 4), grid, np.eye(4), Grid((4, 3, 4), np.eye(4)))
+    >>> found[0, :, 1, 1].tolist()
     [1.0, 1.0, 0.0, 0.0]
     """
     out = np.zeros((len(volumes), *target.shape), np.float32)
