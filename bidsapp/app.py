@@ -12,6 +12,7 @@ from hyperprep import __version__
 from hyperprep.bidsapp.boilerplate import write_boilerplate
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.description import describe_output
+from hyperprep.bidsapp.few_shot import tell_own_examples
 from hyperprep.bidsapp.graph import build_workflow, write_graph
 from hyperprep.bidsapp.logs import LOGGER, logging_to, shared_log_dir, write_run_record
 from hyperprep.bidsapp.longitudinal import prepare_sessions
@@ -106,6 +107,7 @@ def run_app(settings: Settings) -> int:
         inputs = check_scans(find_inputs(settings, plan.participants), settings.nprocs)
         if settings.longitudinal:
             inputs = tuple(prepare_sessions(participant, settings.bids_dir) for participant in inputs)
+        inputs = tell_own_examples(inputs, plan.few_shot)
         for participant in inputs:
             _tell(participant, plan.verdict.participants or {}, settings)
         return _process(settings, plan, inputs, log)

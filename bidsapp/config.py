@@ -110,6 +110,8 @@ class Settings:
         Also register every later session of a participant to the first one.
     labels
         Regions to segment: names, FreeSurfer numbers, super-regions or ``all``.
+    few_shot
+        Pairs (name, folder): tasks given by examples, done to every scan.
     skull_strip_t1w
         ``"auto"``, ``"skip"`` or ``"force"``.
     weights_dir
@@ -163,6 +165,7 @@ class Settings:
     symmetric: bool = False
     longitudinal: bool = False
     labels: tuple[str, ...] = ("all",)
+    few_shot: tuple[tuple[str, Path], ...] = ()
     skull_strip_t1w: str = "auto"
     weights_dir: Path | None = None
     offline: bool = False
@@ -221,8 +224,9 @@ class Settings:
             options[_OPTION_NAMES.get(f.name, f.name.replace("_", "-"))] = _plain(value)
         if "mem" in options:
             options["mem"] = f"{options['mem']}GB"
-        if "derivatives" in options:
-            options["derivatives"] = [f"{name}={path}" for name, path in self.derivatives]
+        for key, pairs in (("derivatives", self.derivatives), ("few-shot", self.few_shot)):
+            if key in options:
+                options[key] = [f"{name}={path}" for name, path in pairs]
         return options
 
 

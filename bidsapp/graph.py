@@ -31,6 +31,7 @@ def anat_settings(settings: Settings, plan: Plan) -> AnatSettings:
         refine=settings.refine,  # type: ignore[arg-type]  # the parser allows these words only
         symmetric=settings.symmetric,
         longitudinal=settings.longitudinal,
+        few_shot=plan.few_shot,
         skull_strip=settings.skull_strip_t1w,  # type: ignore[arg-type]
         device=plan.device,
         omp_nthreads=settings.threads_per_node,

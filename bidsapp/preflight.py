@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.database import check_database
 from hyperprep.bidsapp.datasets import check_dataset, check_derivatives
+from hyperprep.bidsapp.few_shot import check_few_shot_weights, find_task
 from hyperprep.bidsapp.layout import read_filters
 from hyperprep.bidsapp.memory import check_plugin
 from hyperprep.bidsapp.participants import available_participants, choose_participants
@@ -18,7 +19,7 @@ from hyperprep.bidsapp.resources import read_plugin, resolve_device
 from hyperprep.bidsapp.template import check_template, find_template
 from hyperprep.bidsapp.validate import Verdict, validate
 from hyperprep.exceptions import HyperPrepError, ScanError, UsageError, WeightsError
-from hyperprep.workflows.settings import OutputSpace, Template
+from hyperprep.workflows.settings import FewShotTask, OutputSpace, Template
 
 #: Names of the space a scan itself lies in; results are always written there.
 NATIVE_SPACES = frozenset({"T1w", "anat"})
@@ -60,6 +61,8 @@ class Plan:
         Digest of each network's weights by name.
     device
         Device the networks run on; ``auto`` is decided.
+    few_shot
+        Tasks given by examples, with their files.
     plugin
         Name and arguments of the Nipype plugin asked for; ``None`` is our own.
     verdict
@@ -71,6 +74,7 @@ class Plan:
     output_spaces: tuple[OutputSpace, ...] = ()
     weights_sha256: Mapping[str, str] = field(default_factory=dict)
     device: str = "cpu"
+    few_shot: tuple[FewShotTask, ...] = ()
     plugin: tuple[str, Mapping[str, Any]] | None = None
     verdict: Verdict = field(default_factory=Verdict)
 
@@ -134,6 +138,10 @@ def preflight(settings: Settings) -> Plan:
     checked = problems.attempt(check_template, template) if template else None
     spaces = problems.attempt(choose_spaces, settings, template) if template else ()
     digests = problems.attempt(check_weights, settings.weights_dir)
+    if settings.few_shot:
+        added = problems.attempt(check_few_shot_weights, settings.weights_dir)
+        digests = {**(digests or {}), **(added or {})}
+    tasks = [problems.attempt(find_task, name, folder) for name, folder in settings.few_shot]
     device = problems.attempt(resolve_device, settings.device)
     verdict = Verdict()
     if participants and not settings.skip_bids_validation:
@@ -147,6 +155,7 @@ def preflight(settings: Settings) -> Plan:
         output_spaces=spaces or (),
         weights_sha256=digests or {},
         device=device or "cpu",
+        few_shot=tuple(task for task in tasks if task is not None),
         plugin=plugin,
         verdict=verdict,
     )

@@ -41,7 +41,9 @@ _SPACE = (
 _FIGURE = "sub-{subject}/{datatype<figures>}/" + _STEM.split("/")[-1]
 
 PATTERNS = (
-    _STEM + _SPACE + "_{suffix<T1w|mask|dseg|probseg>}{extension<.nii|.nii.gz|.json|.tsv>|.nii.gz}",
+    _STEM
+    + _SPACE
+    + "_{suffix<T1w|T2w|FLAIR|PDw|mask|dseg|probseg>}{extension<.nii|.nii.gz|.json|.tsv>|.nii.gz}",
     _STEM
     + "_from-{from}_to-{to}_mode-{mode<image|points>|image}[_desc-{desc}]"
     + "_{suffix<xfm>|xfm}{extension<.txt|.h5|.tsv|.json|.nii.gz>}",

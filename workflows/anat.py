@@ -14,6 +14,7 @@ from hyperprep.interfaces.quality import CollectQuality
 from hyperprep.interfaces.transform import ApplyTransform
 from hyperprep.workflows.brain_mask import MaskSource, init_brain_mask_wf
 from hyperprep.workflows.conform import init_conform_wf
+from hyperprep.workflows.few_shot import add_few_shot
 from hyperprep.workflows.memory import grid_voxels, needed_gb
 from hyperprep.workflows.outputs import init_ds_native_wf, init_ds_standard_wf, init_ds_transforms_wf
 from hyperprep.workflows.prealign import init_prealign_wf
@@ -212,6 +213,7 @@ def init_anat_wf(
         register_wf.inputs.inputnode.t1w_dseg = str(scan.dseg)
     quality = _add_quality(workflow, scan, template, settings)
     _add_sinks(workflow, quality, scan, template, settings, output_spaces)
+    add_few_shot(workflow, scan, settings, model)
     if settings.reportlets:
         _add_reportlets(workflow, quality, scan, template, settings)
     return workflow

@@ -41,6 +41,7 @@ NEEDS: dict[str, Need] = {
     "segment": Need(1.7, 22),
     "measure": Need(0.5, 14),
     "strip": Need(0.5, 18),
+    "few_shot": Need(1.7, 12),  # not measured: the scan counts for two, and each example for one
     "register": Need(1.9, 22),
     "register_symmetric": Need(2.4, 22),  # not measured: five more displacement fields of the template's size
     "resample": Need(0.5, 18),

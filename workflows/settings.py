@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -54,6 +54,17 @@ class Scan:
     def label(self) -> str:
         """The entities of the file name, without suffix and extension."""
         return self.t1w.name.split(".", 1)[0].rsplit("_", 1)[0]
+
+    @property
+    def participant(self) -> str:
+        """The participant's label, without ``sub-``.
+
+        Examples
+        --------
+        >>> Scan(Path("sub-01_ses-2_T1w.nii.gz")).participant
+        '01'
+        """
+        return self.label.split("_")[0].removeprefix("sub-")
 
     @property
     def node_name(self) -> str:
@@ -143,6 +154,54 @@ class OutputSpace:
 
 
 @dataclass(frozen=True)
+class FewShotTask:
+    """A task that is given by examples.
+
+    Attributes
+    ----------
+    name : str
+        Alphanumeric; the ``desc-`` label of its results.
+    kind : "mask" or "image"
+        What it makes.
+    inputs, outputs : tuple of Path
+        T1w image and output of each example, on one grid.
+    masks : tuple of (Path or None)
+        Brain mask of each example.
+    labels : tuple of str
+        Name of each example, such as ``sub-01``.
+    suffix : str
+        BIDS suffix of the images that it makes.
+    """
+
+    name: str
+    kind: Literal["mask", "image"]
+    inputs: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+    masks: tuple[Path | None, ...]
+    labels: tuple[str, ...]
+    suffix: str = "T1w"
+
+    def without(self, participant: str) -> FewShotTask:
+        """Leave out the examples of a participant: its own answer must not be shown.
+
+        Examples
+        --------
+        >>> files = (Path("a"), Path("b"))
+        >>> task = FewShotTask("x", "mask", files, files, (None, None), ("sub-01", "sub-02_ses-1"))
+        >>> task.without("02").labels
+        ('sub-01',)
+        """
+        kept = [i for i, label in enumerate(self.labels) if label.split("_")[0] != f"sub-{participant}"]
+        return replace(
+            self,
+            inputs=tuple(self.inputs[i] for i in kept),
+            outputs=tuple(self.outputs[i] for i in kept),
+            masks=tuple(self.masks[i] for i in kept),
+            labels=tuple(self.labels[i] for i in kept),
+        )
+
+
+@dataclass(frozen=True)
 class AnatSettings:
     """How every scan of a run is processed.
 
@@ -178,6 +237,8 @@ class AnatSettings:
     weights_sha256 : mapping
         Digest of each network's weights by name (``locate``, ``segment``, ``hypermorph``); enters the
         hash of the nodes, so that other weights make the nodes run again.
+    few_shot : tuple of FewShotTask
+        Tasks given by examples, done to every scan.
     on_failure : "raise" or "warn"
         What a failed prealignment does to its scan.
     reportlets : bool
@@ -199,5 +260,6 @@ class AnatSettings:
     omp_nthreads: int = 1
     weights_dir: Path | None = None
     weights_sha256: Mapping[str, str] = field(default_factory=dict)
+    few_shot: tuple[FewShotTask, ...] = ()
     on_failure: Literal["raise", "warn"] = "raise"
     reportlets: bool = True

@@ -119,6 +119,9 @@ def _check_together(settings: Settings) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise UsageError(f"--derivatives: the name {', '.join(twice)} is given twice; write NAME=PATH")
+    tasks = [name for name, _ in settings.few_shot]
+    if len(set(tasks)) < len(tasks):
+        raise UsageError(f"--few-shot: each task needs a NAME of its own, found {', '.join(tasks)}")
     if settings.analysis_level == "group":
         _check_group(settings)
 

@@ -113,6 +113,20 @@ def derivative(text: str) -> tuple[str, Path]:
     return name, path
 
 
+def few_shot(text: str) -> tuple[str, Path]:
+    """Read ``NAME=PATH`` of a task given by examples; the name becomes a ``desc-`` label."""
+    name, equals, location = text.partition("=")
+    if not equals or not re.fullmatch(r"[0-9A-Za-z]+", name):
+        raise ArgumentTypeError(
+            f"{text!r} is not understood: write NAME=FOLDER, with a NAME of letters and digits, which the "
+            "results are called after (desc-NAME)"
+        )
+    path = existing_path(location)
+    if not path.is_dir():
+        raise ArgumentTypeError(f"{path} is not a folder; give the folder that holds the examples")
+    return name, path
+
+
 def positive_int(text: str) -> int:
     """Read a whole number above zero.
 

@@ -74,6 +74,16 @@ def add_workflow_options(parser: ArgumentParser) -> None:
         help="regions to segment: names, FreeSurfer numbers, super-regions, or all (default: all)",
     )
     group.add_argument(
+        "--few-shot",
+        "--few_shot",
+        dest="few_shot",
+        action="append",
+        type=types.few_shot,
+        metavar="NAME=FOLDER",
+        help="do to every scan what the examples in a BIDS derivative show: for some subjects, a T1w image "
+        "and the output desc-NAME, a mask or an image; may be given several times",
+    )
+    group.add_argument(
         "--skull-strip-t1w",
         "--skull_strip_t1w",
         dest="skull_strip_t1w",

@@ -2,6 +2,7 @@
 
 from hyperprep.interfaces.reportlets.alignment import BeforeAfter
 from hyperprep.interfaces.reportlets.curve import LambdaCurve
+from hyperprep.interfaces.reportlets.few_shot import FewShotPanel
 from hyperprep.interfaces.reportlets.grid import WarpedGrid
 from hyperprep.interfaces.reportlets.jacobian import JacobianMap
 from hyperprep.interfaces.reportlets.segmentation import LabelContours
@@ -10,6 +11,7 @@ from hyperprep.interfaces.reportlets.summary import Summary
 
 __all__ = [
     "BeforeAfter",
+    "FewShotPanel",
     "JacobianMap",
     "LabelContours",
     "LambdaCurve",

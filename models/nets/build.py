@@ -20,7 +20,7 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequ
     ----------
     description
         ``kind`` and what that kind needs: ``channels`` and ``stem``, or ``atlas`` with ``tissues``,
-        ``channels`` and ``hidden``, or ``primary`` and its ``options``.
+        ``channels`` and ``hidden``, or ``primary`` and its ``options``, or ``channels`` and ``levels``.
     n_labels
         Number of conditions of a segmentation network.
     shape
@@ -47,6 +47,10 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequ
         from hyperprep.models.nets.hypermorph import HyperMorph
 
         return HyperMorph.from_description(description)
+    if kind == "neuralizer":
+        from hyperprep.models.nets.neuralizer import Neuralizer
+
+        return Neuralizer(description["channels"], description.get("levels", 4))
     raise WeightsError(
         f"The weights describe a network of kind {kind!r}, which this version does not know. "
         "Update hyperprep."

@@ -142,6 +142,47 @@ def sample_volumes(volumes: torch.Tensor, grid: Grid, points: np.ndarray) -> tor
     return F.grid_sample(volumes[None], unit, padding_mode="border", align_corners=True)[0, :, 0, 0]
 
 
+def volumes_on_grid(volumes: torch.Tensor, grid: Grid, grid2target: np.ndarray, target: Grid) -> np.ndarray:
+    """Interpolate volumes on another grid, linearly; zero beyond their field of view.
+
+    Parameters
+    ----------
+    volumes
+        (C, *grid.shape).
+    grid
+        Grid of the volumes.
+    grid2target
+        (4, 4) point map from the grid's space to the target's, RAS mm.
+    target
+        The other grid.
+
+    Returns
+    -------
+    numpy.ndarray
+        (C, *target.shape) float32.
+
+    Examples
+    --------
+    >>> grid = Grid((2, 3, 4), np.eye(4))
+    >>> found = volumes_on_grid(torch.ones(1, 2, 3, 4), grid, np.eye(4), Grid((4, 3, 4), np.eye(4)))
+    >>> found[0, :, 1, 1].tolist()
+    [1.0, 1.0, 0.0, 0.0]
+    """
+    out = np.zeros((len(volumes), *target.shape), np.float32)
+    back = np.linalg.inv(grid2target)
+    planes = max(1, 400_000 // int(np.prod(target.shape[1:])))
+    for start in range(0, target.shape[0], planes):
+        stop = min(start + planes, target.shape[0])
+        axes = [np.arange(start, stop), *(np.arange(n) for n in target.shape[1:])]
+        voxels = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+        points = target.to_world(voxels) @ back[:3, :3].T + back[:3, 3]
+        place = grid.to_voxels(points)
+        inside = ((place >= -0.5) & (place <= np.array(grid.shape) - 0.5)).all(1)
+        values = sample_volumes(volumes, grid, points).cpu().numpy() * inside
+        out[:, start:stop] = values.reshape(len(volumes), stop - start, *target.shape[1:])
+    return out
+
+
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """Keep the largest connected part of a mask and fill its holes (face neighbours).
 

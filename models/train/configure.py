@@ -13,7 +13,7 @@ from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.train.loop import Schedule, Task
 
-NETWORKS = ("locate", "segment", "hypermorph")
+NETWORKS = ("locate", "segment", "hypermorph", "neuralizer")
 _TOP = {"network", "seed", "steps", "max_minutes", "learning_rate", "lattice", "model", "images"}
 
 
@@ -125,6 +125,8 @@ def task_of(config: dict[str, Any], maps: LabelMaps, device: str) -> Task:
     kind: Any
     if config["network"] == "hypermorph":
         from hyperprep.models.train.registration import RegistrationTask as kind
+    elif config["network"] == "neuralizer":
+        from hyperprep.models.train.neuralizer import NeuralizerTask as kind
     else:
         from hyperprep.models.train.segmentation import SegmentationTask as kind
     known = {f.name for f in fields(kind) if f.init} - {"maps", "lattice", "spec", "name", "device"}

@@ -20,6 +20,7 @@ _CAPABILITY = {
     "prealignment",
     "segment": "Conditional whole-brain segmentation (CoNeMOS conditioning)",
     "hypermorph": "Deformable registration with the regularisation weight as input (HyperMorph)",
+    "neuralizer": "Tasks from a handful of examples, slice by slice (Neuralizer)",
 }
 _INTENSITY = {"percentiles": [0.5, 99.5], "inside": "brain"}
 """Percentiles inside the brain that become 0 and 1; what lies beyond is clipped."""
@@ -31,6 +32,9 @@ _THRESHOLDS = {
 10 % too small on real scans (benchmarks/segmentation.py)."""
 _NOWHERE = (24,)
 """Structures whose centre says nothing of their place: the fluid around the brain."""
+_ARCHITECTURE = ("channels", "levels")
+"""Of a few-shot network's options, those that its weights depend on."""
+
 _DATA = "20 adult head label maps of the SynthSeg project, images synthesised from them; no real image"
 
 
@@ -79,6 +83,11 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
         if entry["network"].get("atlas"):
             entry["network"]["tissues"] = len(INTENSITY_TISSUES) + 1
         entry["labels"] = [str(n) for n in STRUCTURES] + list(REGIONS)
+    if config["network"] == "neuralizer":
+        model = entry["network"]
+        entry["network"] = {k: v for k, v in model.items() if k in ("kind", *_ARCHITECTURE)}
+        entry["most_context"] = model.get("most_context", 32)
+        entry["held_out"] = {k: model.get(f"held_out_{k}") for k in ("structures", "contrast")}
     return entry
 
 
@@ -333,7 +342,8 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
         f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
         f"{entry['date']}\n"
         f"- Command: `{entry['command']}`\n- Licence: {entry['licence']}\n\n"
-        "## Measured\n\n`val_*`: hard Dice on synthetic images of heads kept out of training.\n\n"
+        "## Measured\n\n`val_*`: hard Dice (or, where named so, PSNR in dB) on synthetic images of heads "
+        "kept out of training.\n\n"
         f"| figure | value |\n|---|---|\n{scores}\n\n"
         "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
     )

@@ -133,7 +133,9 @@ def train(
     torch.manual_seed(schedule.seed)
     model = task.build().to(device)
     if torch.device(device).type == "cpu":
-        model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        volumes = any(p.ndim == 5 for p in model.parameters())
+        layout = torch.channels_last_3d if volumes else torch.channels_last
+        model = model.to(memory_format=layout)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
     optimiser = torch.optim.Adam(parameter_groups(model, schedule), lr=schedule.learning_rate)
     progress = Progress()

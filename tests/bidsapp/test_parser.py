@@ -51,6 +51,8 @@ OPTIONS = [
     ("--longitudinal", "longitudinal", True),
     ("--refine none", "refine", "none"),
     ("--labels hippocampus 17", "labels", ("hippocampus", "17")),
+    ("--few-shot claustrum={folder}", "few_shot", (("claustrum", "{folder}"),)),
+    ("--few_shot a={folder} --few-shot b={folder}", "few_shot", (("a", "{folder}"), ("b", "{folder}"))),
     ("--skull-strip-t1w force", "skull_strip_t1w", "force"),
     ("--skull_strip_t1w skip", "skull_strip_t1w", "skip"),
     ("--weights-dir {folder}", "weights_dir", "{folder}"),

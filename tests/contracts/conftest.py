@@ -18,7 +18,7 @@ from nipype.interfaces.base import BaseInterface
 from nipype.pipeline.engine import Workflow
 
 import hyperprep
-from hyperprep.workflows.settings import AnatSettings, OutputSpace, Scan, Template
+from hyperprep.workflows.settings import AnatSettings, FewShotTask, OutputSpace, Scan, Template
 
 
 @cache
@@ -147,6 +147,8 @@ def example_arguments(folder: Path) -> dict[str, Any]:
     scan = Scan(anat / "sub-01_ses-01_T1w.nii.gz")
     later = Scan(second)
     space = OutputSpace(resolution="2")
+    given, mask = anat / "sub-01_ses-01_T1w.nii.gz", anat / "mask.nii.gz"
+    task = FewShotTask("claustrum", "mask", (given,), (mask,), (None,), ("sub-02",))
     return {
         "bids_dir": folder / "data",
         "mask": anat / "mask.nii.gz",
@@ -160,7 +162,11 @@ def example_arguments(folder: Path) -> dict[str, Any]:
         "participants": {"01": (scan, later)},
         "scan": scan,
         "scans": (scan, later),
-        "settings": AnatSettings(bids_dir=folder / "data", output_dir=folder / "out"),
+        "preproc_uri": "bids::sub-01/ses-01/anat/sub-01_ses-01_desc-preproc_T1w.nii.gz",
+        "raw_uri": "bids:raw:sub-01/ses-01/anat/sub-01_ses-01_T1w.nii.gz",
+        "settings": AnatSettings(bids_dir=folder / "data", output_dir=folder / "out", few_shot=(task,)),
+        "source_file": given,
+        "task": task,
         "space": space,
         "template": Template(),
         "template_name": Template().name,

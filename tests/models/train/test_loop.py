@@ -70,8 +70,12 @@ def test_shipped_configurations_are_complete(name):
     config = read_config(name)
     assert config["network"] == name
     model = config["model"]
-    levels = len(model.get("channels", ())) - 1
-    halvings = 16 if levels < 0 else 2**levels * (1 if model.get("atlas") else model["stem"])
+    channels = model.get("channels", ())
+    if isinstance(channels, int):
+        halvings = 2 ** (model.get("levels", 4) - 1)
+    else:
+        levels = len(channels) - 1
+        halvings = 16 if levels < 0 else 2**levels * (1 if model.get("atlas") else model["stem"])
     assert all(side % halvings == 0 for side in lattice_of(config).shape)
     assert spec_of(config).subsamples >= 1
     assert schedule_of(config, max_minutes=2).max_seconds == 120

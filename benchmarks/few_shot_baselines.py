@@ -1,0 +1,130 @@
+"""What few-shot results are compared with: a U-Net trained on the same examples, labels moved by SyN."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import nibabel as nb
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from hyperprep.models.losses.dice import soft_dice
+from hyperprep.models.nets.residual_unet import ResidualUNet
+
+
+def _deformed(
+    images: torch.Tensor,
+    rng: np.random.Generator,
+    *,
+    degrees: float = 10.0,
+    scale: float = 0.1,
+    warp: float = 0.03,
+) -> torch.Tensor:
+    """Turn, scale, shift and warp slices (B, C, H, W), each its own way: the paper's data augmentation."""
+    b = len(images)
+    angles = torch.from_numpy(np.deg2rad(rng.uniform(-degrees, degrees, b)))
+    factors = torch.from_numpy(np.exp(rng.uniform(-scale, scale, b)))
+    theta = torch.zeros(b, 2, 3, dtype=torch.float64)
+    theta[:, 0, 0] = theta[:, 1, 1] = factors * angles.cos()
+    theta[:, 0, 1], theta[:, 1, 0] = -factors * angles.sin(), factors * angles.sin()
+    theta[:, :, 2] = torch.from_numpy(rng.uniform(-0.06, 0.06, (b, 2)))
+    grid = F.affine_grid(theta.float(), list(images.shape), align_corners=False)
+    coarse = torch.from_numpy(rng.standard_normal((b, 2, 6, 6)).astype(np.float32)) * warp
+    smooth = F.interpolate(coarse, size=list(images.shape[2:]), mode="bicubic", align_corners=True)
+    return F.grid_sample(images, grid + smooth.movedim(1, -1), align_corners=False)
+
+
+def unet_volume(
+    inputs: Sequence[np.ndarray],
+    outputs: Sequence[np.ndarray],
+    target: np.ndarray,
+    *,
+    minutes: float,
+    channels: int = 64,
+    seed: int = 0,
+) -> tuple[np.ndarray, float]:
+    """Train the paper's task-specific U-Net on slices of some volumes, and predict another volume.
+
+    It gets what the few-shot network gets: the same aligned volumes on the same grid, three orientations,
+    averaged. Slices near the structure are drawn three times as often as others.
+
+    Parameters
+    ----------
+    inputs, outputs
+        (X, Y, Z) images in [0, 1] and masks of the examples.
+    target
+        (X, Y, Z) image to segment.
+    minutes
+        How long it trains.
+    channels
+        Width; the paper's is 64 for up to 32 examples.
+    seed
+        Seed of weights and draws.
+
+    Returns
+    -------
+    tuple
+        (X, Y, Z) probability, and seconds of training and prediction.
+    """
+    began = time.perf_counter()
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    network = ResidualUNet(channels, n_inputs=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = torch.optim.Adam(network.parameters(), 1e-3)
+    pairs = [
+        torch.from_numpy(np.stack([x, y]).astype(np.float32)) for x, y in zip(inputs, outputs, strict=True)
+    ]
+    held = np.max(np.stack(outputs), axis=0) > 0
+    while time.perf_counter() - began < 60 * minutes:
+        axis = int(rng.integers(3))
+        places = np.flatnonzero(held.any(axis=tuple(a for a in range(3) if a != axis)))
+        near = rng.random() < 0.75 and len(places) > 0
+        batch = []
+        for _ in range(4):
+            place = int(rng.choice(places)) if near else int(rng.integers(held.shape[axis]))
+            batch.append(pairs[int(rng.integers(len(pairs)))].select(axis + 1, place))
+        slices = _deformed(_padded(torch.stack(batch)), rng)
+        loss = 1 - soft_dice(network(slices[:, :1]), (slices[:, 1:] > 0.5).float()).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    total = np.zeros(target.shape, np.float32)
+    with torch.inference_mode():
+        volume = torch.from_numpy(target.astype(np.float32))
+        for axis in range(3):
+            slices = volume.movedim(axis, 0)[:, None]
+            found = torch.cat([network(_padded(one[None])) for one in slices])[:, 0]
+            h, w = slices.shape[2:]
+            total += found[:, :h, :w].clamp(0, 1).movedim(0, axis).numpy() / 3
+    return total, time.perf_counter() - began
+
+
+def _padded(slices: torch.Tensor) -> torch.Tensor:
+    h, w = slices.shape[-2:]
+    return F.pad(slices, [0, -w % 8, 0, -h % 8])
+
+
+def moved_labels(
+    inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], target: np.ndarray, affine: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """Register the example most like the target to it by antspyx SyN, and move its mask.
+
+    Returns
+    -------
+    tuple
+        (X, Y, Z) 0/1, and seconds.
+    """
+    from benchmarks.peers import ants_method
+
+    began = time.perf_counter()
+    likeness = [float(np.corrcoef(x.ravel(), target.ravel())[0, 1]) for x in inputs]
+    best = int(np.argmax(likeness))
+
+    def image(data: np.ndarray) -> nb.Nifti1Image:
+        return nb.Nifti1Image(data.astype(np.float32), affine)
+
+    fixed = (image(target), image(np.zeros_like(target)))
+    moved, _, _ = ants_method("SyN")(fixed, (image(inputs[best]), image(outputs[best])))
+    return (np.asanyarray(moved.dataobj) > 0).astype(np.float32), time.perf_counter() - began
