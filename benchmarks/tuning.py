@@ -43,6 +43,7 @@ def brain_pair(
 
     from hyperprep.models.nets.build import load_network
     from hyperprep.models.predict.pair import make_pair, region_groups
+    from hyperprep.models.predict.rules import percentiles
     from hyperprep.models.predict.sampling import lattice_grid
     from hyperprep.models.spatial.labels import manual_to_freesurfer
     from hyperprep.models.weights import find_weights
@@ -53,7 +54,16 @@ def brain_pair(
         numbers = manual_to_freesurfer(np.asanyarray(manual.dataobj).astype(int)).astype(np.int16)
         sides.append((image, None, nb.Nifti1Image(numbers, manual.affine), np.eye(4)))
     grid = lattice_grid(entry.metadata["grid"])
-    pair = make_pair(grid, sides[0], sides[1], torch.device("cpu"), groups=region_groups(REGIONS))
+    groups = region_groups(REGIONS)
+    pair = make_pair(
+        grid,
+        sides[0],
+        sides[1],
+        torch.device("cpu"),
+        groups=groups,
+        fine=False,
+        percentiles=percentiles(entry),
+    )
     return load_network(entry), pair
 
 
@@ -152,7 +162,8 @@ def measured(data: Path, count: int, threads: int, file: Path) -> pd.DataFrame:
     """Measure the pairs that the TSV does not have yet, and give the rows of the first ``count`` pairs."""
     import torch
 
-    torch.set_num_threads(threads)
+    from hyperprep.models.predict.device import torch_threads
+
     files = sorted((data / "bids" / "oasis").glob("sub-*/anat/*_T1w.nii.gz"))
     pairs = pairs_of([path.name.split("_")[0] for path in files], count)
     names = [f"{fixed} <- {moving}" for fixed, moving in pairs]
@@ -160,7 +171,7 @@ def measured(data: Path, count: int, threads: int, file: Path) -> pd.DataFrame:
     missing = [(name, pair) for name, pair in zip(names, pairs, strict=True) if name not in done]
     subjects = prealigned(data, threads) if missing else {}
     for name, (fixed, moving) in missing:
-        with torch.no_grad():
+        with torch_threads(threads), torch.no_grad():
             network, pair = brain_pair(subjects[fixed], subjects[moving])
             rows = [{"pair": name, **row} for row in Rows(network, pair).all()]
         found = pd.DataFrame(rows, columns=COLUMNS)

@@ -13,6 +13,7 @@ from hyperprep.interfaces.prealign import AffinePrealign
 from hyperprep.interfaces.quality import CollectQuality
 from hyperprep.interfaces.register import HyperMorph
 from hyperprep.interfaces.transform import ApplyTransform, JacobianDeterminant
+from hyperprep.workflows.memory import needed_gb
 from hyperprep.workflows.nodes import model_node
 from hyperprep.workflows.outputs_longitudinal import init_ds_longitudinal_wf
 from hyperprep.workflows.reportlets import init_longitudinal_reportlets_wf
@@ -74,11 +75,12 @@ def init_longitudinal_wf(
         ),
         name="outputnode",
     )
+    both = earlier.voxels + later.voxels
     prealign = pe.Node(
         AffinePrealign(dof=6, on_failure=settings.on_failure),
         name="prealign",
         n_procs=settings.omp_nthreads,
-        mem_gb=1.0,
+        mem_gb=needed_gb("prealign", both),
     )
     register = model_node(
         HyperMorph(
@@ -90,12 +92,12 @@ def init_longitudinal_wf(
         name="register",
         device=settings.device,
         omp_nthreads=settings.omp_nthreads,
-        mem_gb=4.0,
+        mem_gb=needed_gb("register_symmetric" if settings.symmetric else "register", both),
         weights_dir=settings.weights_dir,
         weights_sha256=settings.weights_sha256,
     )
-    for which, side in (("earlier", "fixed"), ("later", "moving")):
-        strip = pe.Node(MaskImage(), name=f"strip_{which}", mem_gb=0.5)
+    for which, side, scan in (("earlier", "fixed", earlier), ("later", "moving", later)):
+        strip = pe.Node(MaskImage(), name=f"strip_{which}", mem_gb=needed_gb("strip", scan.voxels))
         workflow.connect([
             (inputnode, prealign, [
                 (f"{which}_t1w_preproc", f"{side}_image"),
@@ -121,12 +123,18 @@ def init_longitudinal_wf(
 
 def _add_results(workflow: Workflow, earlier: Scan, later: Scan, settings: AnatSettings) -> None:
     """Resample, measure, store and draw."""
-    options: dict[str, Any] = {"n_procs": settings.omp_nthreads, "mem_gb": 1.0}
+    needed = needed_gb("resample", earlier.voxels + later.voxels)
+    options: dict[str, Any] = {"n_procs": settings.omp_nthreads, "mem_gb": needed}
     moved = pe.Node(ApplyTransform(interpolation="bspline"), name="moved", **options)
     dseg_affine = pe.Node(ApplyTransform(interpolation="label"), name="dseg_affine", **options)
     dseg_std = pe.Node(ApplyTransform(interpolation="label"), name="dseg_std", **options)
-    jacobian = pe.Node(JacobianDeterminant(), name="jacobian", n_procs=settings.omp_nthreads, mem_gb=3.0)
-    quality = pe.Node(CollectQuality(), name="quality", mem_gb=0.5)
+    jacobian = pe.Node(
+        JacobianDeterminant(),
+        name="jacobian",
+        n_procs=settings.omp_nthreads,
+        mem_gb=needed_gb("volume_change", earlier.voxels),
+    )
+    quality = pe.Node(CollectQuality(), name="quality", mem_gb=needed_gb("quality", earlier.voxels))
     sinks_wf = init_ds_longitudinal_wf(
         earlier=earlier,
         later=later,
@@ -179,6 +187,7 @@ def _add_results(workflow: Workflow, earlier: Scan, later: Scan, settings: AnatS
         output_dir=settings.output_dir,
         earlier_name=session_name(earlier),
         later_name=session_name(later),
+        voxels=earlier.voxels,
     )
     figures_wf.inputs.inputnode.source_file = str(later.t1w)
     workflow.connect([

@@ -45,6 +45,7 @@ NEEDS: dict[str, Need] = {
     "register": Need(1.9, 22),
     "register_symmetric": Need(2.4, 22),  # not measured: five more displacement fields of the template's size
     "resample": Need(0.5, 18),
+    "volume_change": Need(0.5, 130),  # not measured: fields of three components, Jacobian of nine
     "grid": Need(0.5, 18),
     "quality": Need(0.4, 44),
     "contours": Need(0.5, 28),

@@ -47,7 +47,12 @@ LONGITUDINAL_LIMIT = 1.5
 
 
 def init_longitudinal_reportlets_wf(
-    *, output_dir: Path | str, earlier_name: str, later_name: str, name: str = "longitudinal_reportlets_wf"
+    *,
+    output_dir: Path | str,
+    earlier_name: str,
+    later_name: str,
+    voxels: int = SCAN_VOXELS,
+    name: str = "longitudinal_reportlets_wf",
 ) -> pe.Workflow:
     """
     Draw the figures of a later session registered to an earlier one and store them.
@@ -58,6 +63,8 @@ def init_longitudinal_reportlets_wf(
         Root of the derivatives; figures go to ``sub-<label>/figures``.
     earlier_name, later_name : str
         What the sessions are called.
+    voxels : int
+        Number of voxels of the earlier scan; memory is reserved for them.
     name : str
         Name of the workflow.
 
@@ -91,12 +98,12 @@ def init_longitudinal_reportlets_wf(
             names=(earlier_name, later_name),
         ),
         name="longitudinal",
-        mem_gb=0.6,
+        mem_gb=needed_gb("alignment", voxels),
     )
     change = pe.Node(
         JacobianMap(limit=LONGITUDINAL_LIMIT, caption=f"Volume in {later_name} / in {earlier_name}"),
         name="volumechange",
-        mem_gb=0.8,
+        mem_gb=needed_gb("drawing", voxels),
     )
     curve = pe.Node(LambdaCurve(), name="longitudinalcurve", mem_gb=0.3)
     workflow.connect([

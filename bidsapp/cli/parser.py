@@ -115,6 +115,11 @@ def _check_together(settings: Settings) -> None:
         raise UsageError("--reports-only and --boilerplate-only exclude each other")
     if settings.prefetch and settings.offline:
         raise UsageError("--prefetch needs the network that --offline refuses; leave one of them out")
+    if settings.longitudinal and settings.subject_anatomical_reference == "first-lex":
+        raise UsageError(
+            "--longitudinal compares sessions, and --subject-anatomical-reference first-lex keeps only one; "
+            "leave one of the two out"
+        )
     names = [name for name, _ in settings.derivatives]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -88,6 +88,8 @@ def test_the_option_is_one_of_the_participant_level() -> None:
     words = ["/in", "/out", "participant", "--longitudinal"]
     assert parse_settings(words).longitudinal
     assert parse_settings(words).as_options() == {"longitudinal": True}
+    with pytest.raises(UsageError, match="compares sessions"):
+        parse_settings([*words, "--subject-anatomical-reference", "first-lex"])
     with pytest.raises(UsageError, match="--longitudinal"):
         parse_settings(["/in", "/out", "group", "--longitudinal"])
 
