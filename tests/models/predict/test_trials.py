@@ -203,3 +203,18 @@ def test_figures_are_those_of_the_measures_in_numpy(deformed: tuple[_Scaled, Bra
     assert row["sd_log_jacobian"] == pytest.approx(sd_log_jacobian(determinant, inside), rel=1e-4)
     assert row["folding_percent"] == pytest.approx(folding_percent(determinant, inside), abs=1e-3)
     assert row["sd_log_jacobian"] > 0.3
+
+
+@pytest.mark.parametrize("kind", ["bounded", "gradient"])
+def test_further_hyperparameters_stay_as_they_are(deformed: tuple[_Scaled, BrainPair], kind: Any) -> None:
+    network, pair = deformed
+    asked: list[list[float]] = []
+
+    def two(fixed: torch.Tensor, moving: torch.Tensor, hyper: torch.Tensor) -> torch.Tensor:
+        asked.append(hyper.tolist())
+        return network.velocity * (1 - hyper[0]) / (1 - KNOWN) * (0.5 + hyper[1])
+
+    trials = Trials(two, pair, others=(0.5,))  # type: ignore[arg-type]
+    assert abs(trials.search(kind).best - KNOWN) < 0.06
+    assert {hyper[1] for hyper in asked} == {0.5}
+    assert trials.aimed_at(["hippocampus"]).others == (0.5,)
