@@ -10,12 +10,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= demo
 
-.PHONY: help install demo test lint clean
+.PHONY: help install demo test test-hpc lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   generate a small BIDS dataset and process it ($(DEMO)/data -> $(DEMO)/out)"
 	@echo "make test   lint, type check, import contracts and all tests"
+	@echo "make test-hpc  tests with a Slurm of their own; installs it (root on Debian or Ubuntu)"
 	@echo "make lint   lint, type check and import contracts only"
 	@echo "make clean  remove the demo and what the checks left behind (not the virtual environment)"
 
@@ -45,6 +46,13 @@ lint: $(STAMP)
 
 test: lint
 	$(BIN)/python -m pytest -n 2
+
+test-hpc: $(STAMP)
+	@command -v sbatch >/dev/null && { command -v munged || test -x /usr/sbin/munged; } >/dev/null \
+	    || { apt-get update && apt-get install -y --no-install-recommends slurm-wlm munge; } \
+	    || { echo "install slurm-wlm and munge as root"; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check boutiques
+	$(BIN)/python -m pytest -m hpc tests/hpc
 
 clean:
 	rm -rf $(DEMO) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hyperprep.bidsapp.description import write_atomically
@@ -48,9 +49,9 @@ def write_cohort_lambda(
         Lambda for all structures together; None where no scan has a curve of several lambdas.
     """
     curves = [
-        {str(name): frame[name].tolist() for name in frame.columns}
+        curve
         for path in _curve_files(output_dir, labels, sessions)
-        if (frame := _read(path)) is not None
+        if (curve := read_curve(path)) is not None
     ]
     names = dict.fromkeys(
         name.removeprefix("dice_") for curve in curves for name in curve if name.startswith("dice_")
@@ -92,11 +93,36 @@ def _curve_files(output_dir: Path, labels: Sequence[str], sessions: Sequence[str
     return [path for path in files if not TO_SESSION.search(path.name)]
 
 
-def _read(path: Path) -> pd.DataFrame | None:
+def read_curve(path: Path) -> dict[str, np.ndarray] | None:
+    """Read a table of figures by lambda; columns with a value that is no number are left out.
+
+    Parameters
+    ----------
+    path
+        TSV file with a header.
+
+    Returns
+    -------
+    dict or None
+        Columns by name, ``chosen`` left out; None where the table has no ``lam`` or cannot be read.
+    """
     try:
-        frame = pd.read_csv(path, sep="\t", na_values=["n/a"])
-        numbers = frame.drop(columns="chosen", errors="ignore").apply(pd.to_numeric, errors="coerce")
+        names, *rows = [line.split("\t") for line in path.read_text().splitlines() if line.strip()]
+        columns = {
+            name: np.array([_number(cell) for cell in cells])
+            for name, *cells in zip(names, *rows, strict=True)
+            if name != "chosen"
+        }
     except (OSError, ValueError) as error:
         LOGGER.warning("%s cannot be read (%s) and is left out", path, error)
         return None
-    return numbers.dropna(axis=1) if "lam" in numbers else None
+    if "lam" not in columns:
+        return None
+    return {name: values for name, values in columns.items() if np.isfinite(values).all()}
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")

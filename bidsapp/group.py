@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from hyperprep.bidsapp.cohort import TABLE as LAMBDA_TABLE
 from hyperprep.bidsapp.cohort import write_cohort_lambda
 from hyperprep.bidsapp.config import Settings
-from hyperprep.bidsapp.description import write_atomically
+from hyperprep.bidsapp.figures import MANY, Figures, write_table
 from hyperprep.bidsapp.logs import LOGGER
 from hyperprep.bidsapp.participants import available_participants
 from hyperprep.bidsapp.reports.group import write_group_page
@@ -26,8 +24,6 @@ _LONGITUDINAL = "_desc-longitudinal_quality.json"
 _COMPARED = (
     "lambda", "dice_affine", "dice_mean", "similarity", "sd_log_jacobian", "folding_percent", "seconds",
 )  # fmt: skip
-#: Columns that say which scan a row is about; they come first.
-_KEYS = ("participant_id", "session_id", "scan")
 
 
 def run_group(settings: Settings) -> int:
@@ -51,19 +47,20 @@ def run_group(settings: Settings) -> int:
     wanted = settings.participant_label or _expected(settings.bids_dir)
     found = available_participants(settings.output_dir) if settings.output_dir.is_dir() else ()
     chosen = [label for label in found if not settings.participant_label or label in wanted]
-    rows = [
-        row for label in chosen for row in quality_rows(settings.output_dir, label, settings.session_label)
-    ]
-    if not rows:
-        raise NoInputError(
-            f"{settings.output_dir} has no quality figures ({_QUALITY}) of any participant asked for; run "
-            "the participant level first"
-        )
-    missing = sorted(set(wanted) - {row["participant_id"].removeprefix("sub-") for row in rows})
-    table = settings.output_dir / TABLE
-    write_table(rows, table)
-    page = write_group_page(rows, settings.output_dir / PAGE)
-    done = len(rows)
+    with Figures() as figures:
+        for label in chosen:
+            for row in quality_rows(settings.output_dir, label, settings.session_label):
+                figures.add(row)
+        if not len(figures):
+            raise NoInputError(
+                f"{settings.output_dir} has no quality figures ({_QUALITY}) of any participant asked for; "
+                "run the participant level first"
+            )
+        missing = sorted(set(wanted) - {name.removeprefix("sub-") for name in figures.participants})
+        table = settings.output_dir / TABLE
+        write_table(figures, table, figures.columns)
+        page = write_group_page(figures.shown(), settings.output_dir / PAGE, left_out=len(figures) > MANY)
+        done = len(figures)
     if missing:
         LOGGER.warning("without results: %s", ", ".join(f"sub-{label}" for label in missing))
     cohort = write_cohort_lambda(settings.output_dir, chosen, settings.session_label)
@@ -149,18 +146,3 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         elif isinstance(value, (bool, int, float, str)):
             flat[name] = value
     return flat
-
-
-def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write the rows as TSV, and beside it a JSON dictionary of its columns."""
-    frame = pd.DataFrame([dict(row) for row in rows])
-    frame = frame[[*_KEYS, *(column for column in frame.columns if column not in _KEYS)]]
-    write_atomically(path, frame.to_csv(sep="\t", index=False, na_rep="n/a", lineterminator="\n"))
-    columns = {
-        "participant_id": {"Description": "Participant"},
-        "session_id": {"Description": "Session, n/a in a data set without sessions"},
-        "scan": {"Description": "Entities of the T1w image that was processed"},
-    }
-    for name in frame.columns[len(_KEYS) :]:
-        columns[name] = {"Description": f"Quality figure {name!r} of the scan's quality JSON file"}
-    write_atomically(path.with_suffix(".json"), json.dumps(columns, indent=2) + "\n")

@@ -63,6 +63,36 @@ def choose_participants(available: Sequence[str], wanted: Sequence[str], bids_di
     return tuple(label for label in available if not wanted or label in wanted)
 
 
+def count_sessions(bids_dir: Path, label: str, sessions: Sequence[str] = ()) -> int:
+    """Count a participant's folders that hold a T1w image, without reading any file.
+
+    Parameters
+    ----------
+    bids_dir
+        Root of the data set.
+    label
+        Participant, without ``sub-``.
+    sessions
+        Sessions that count, without ``ses-``; empty counts all.
+    """
+    subject = bids_dir / f"sub-{label}"
+    folders = [subject / f"ses-{ses}" for ses in _sessions(subject) if not sessions or ses in sessions]
+    return sum(_has_t1w(folder / "anat") for folder in (subject, *folders))
+
+
+def _has_t1w(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.endswith(("_T1w.nii", "_T1w.nii.gz")) for entry in entries)
+    except OSError:
+        return False
+
+
+def _sessions(subject: Path) -> list[str]:
+    with os.scandir(subject) as entries:
+        return sorted(e.name[4:] for e in entries if e.name.startswith("ses-") and e.is_dir())
+
+
 def _shortened(labels: Sequence[str], most: int = 20) -> str:
     text = ", ".join(labels[:most])
     return text if len(labels) <= most else f"{text} and {len(labels) - most} more"

@@ -15,7 +15,7 @@ from hyperprep.bidsapp.layout import read_filters
 from hyperprep.bidsapp.memory import check_plugin
 from hyperprep.bidsapp.participants import available_participants, choose_participants
 from hyperprep.bidsapp.places import check_locations, check_writable
-from hyperprep.bidsapp.resources import read_plugin, resolve_device
+from hyperprep.bidsapp.resources import device_of_run, read_plugin
 from hyperprep.bidsapp.template import check_template, find_template
 from hyperprep.bidsapp.validate import Verdict, validate
 from hyperprep.exceptions import HyperPrepError, ScanError, UsageError, WeightsError
@@ -142,7 +142,7 @@ def preflight(settings: Settings) -> Plan:
         added = problems.attempt(check_few_shot_weights, settings.weights_dir)
         digests = {**(digests or {}), **(added or {})}
     tasks = [problems.attempt(find_task, name, folder) for name, folder in settings.few_shot]
-    device = problems.attempt(resolve_device, settings.device)
+    device = problems.attempt(device_of_run, settings.device, plugin)
     verdict = Verdict()
     if participants and not settings.skip_bids_validation:
         verdict = validate(settings.bids_dir, participants)

@@ -13,6 +13,9 @@ import yaml
 
 from hyperprep.exceptions import DeviceError, UsageError
 
+#: Plugins that make a Slurm job of each step; ours take the place of Nipype's.
+SLURM_PLUGINS = ("SLURM", "SLURMGraph")
+
 
 def read_plugin(path: Path | None) -> tuple[str, Mapping[str, Any]] | None:
     """Read a file that names a Nipype plugin, as fMRIPrep takes it.
@@ -39,10 +42,17 @@ def read_plugin(path: Path | None) -> tuple[str, Mapping[str, Any]] | None:
     known = sorted(key.removesuffix("Plugin") for key in vars(plugins) if key.endswith("Plugin"))
     if name not in known:
         raise UsageError(f"--use-plugin {path}: unknown plugin {name!r}; Nipype has {', '.join(known)}")
+    if name in SLURM_PLUGINS:
+        from hyperprep.bidsapp.slurm.plugins import check_arguments
+        from hyperprep.bidsapp.slurm.queue import require_slurm
+
+        check_arguments(name, arguments)
+        require_slurm(f"--use-plugin {path}")
+        return name, arguments
     if name.endswith(("Graph", "DAGMan", "Debug", "SomaFlow")):
         raise UsageError(
             f"--use-plugin {path}: {name} does not wait for its jobs, so no report could be written; "
-            "use SLURM, SGE, PBS or MultiProc"
+            "use SLURM, SLURMGraph, SGE, PBS or MultiProc"
         )
     return name, arguments
 
@@ -84,6 +94,56 @@ def resolve_device(name: str) -> str:
     if kind != "device":
         raise DeviceError(text or f"the device {name!r} could not be checked")
     return text
+
+
+def device_of_run(name: str, plugin: tuple[str, Mapping[str, Any]] | None) -> str:
+    """Decide on the device of a run: where Slurm gives each step its GPU, none need be here.
+
+    Parameters
+    ----------
+    name
+        ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    plugin
+        What :func:`read_plugin` found.
+
+    Raises
+    ------
+    UsageError
+        If a GPU is named by its number although Slurm chooses it.
+    DeviceError
+        If a device is named that is not there.
+
+    Examples
+    --------
+    >>> device_of_run("cuda", ("SLURM", {}))
+    'cuda'
+    """
+    if plugin is None or plugin[0] not in SLURM_PLUGINS:
+        return resolve_device(name)
+    if name.startswith("cuda:"):
+        raise UsageError(f"--device {name}: Slurm chooses the GPU of each job; write --device cuda")
+    return "cuda" if name == "cuda" else "cpu"
+
+
+def count_gpus(environ: Mapping[str, str] = os.environ) -> int:
+    """Count the GPUs that this process may use, at least one; asked only where a GPU is known to be.
+
+    Parameters
+    ----------
+    environ
+        Environment; ``CUDA_VISIBLE_DEVICES`` narrows the choice.
+
+    Examples
+    --------
+    >>> count_gpus({"CUDA_VISIBLE_DEVICES": "0,2"})
+    2
+    """
+    visible = environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return max(1, len([one for one in visible.split(",") if one.strip()]))
+    from nipype.utils.gpu_count import gpu_count
+
+    return max(1, int(gpu_count()))
 
 
 def _has_gpu_driver() -> bool:

@@ -16,6 +16,7 @@ from hyperprep.bidsapp.graph import WORKFLOW_NAME
 from hyperprep.bidsapp.locks import clean_work_dir, participant_locks, shared_lock, working_in
 from hyperprep.bidsapp.logs import LOGGER, nipype_level, participant_log_dir, shared_log_dir
 from hyperprep.bidsapp.memory import allowed_gb, check_memory
+from hyperprep.bidsapp.resources import SLURM_PLUGINS, count_gpus
 from hyperprep.workflows.participant import participant_workflow_name
 
 #: Nodes that expect at least this much memory (GB) are told about when they end.
@@ -236,20 +237,31 @@ def make_runner(workflow: Any, settings: Settings, plugin: tuple[str, Mapping[st
     import nipype.pipeline.plugins as plugins
 
     from hyperprep.bidsapp.scheduler import MultiProcPlugin
+    from hyperprep.bidsapp.slurm import plugins as slurm
 
     name, given = plugin or ("MultiProc", {})
+    if name in SLURM_PLUGINS:
+        return getattr(slurm, f"{name}Plugin")(plugin_args=dict(given))
     if name != "MultiProc":
         return getattr(plugins, f"{name}Plugin")(plugin_args=dict(given))
     uses_gpu = any(node.is_gpu_node() for node in workflow._create_flat_graph().nodes())
+    gpus = usable_gpus(workflow) if uses_gpu else 0
     arguments = {
         "n_procs": settings.nprocs,
         "memory_gb": allowed_gb(settings),
-        "n_gpu_procs": settings.threads_per_node if uses_gpu else 0,
+        "n_gpu_procs": settings.threads_per_node * gpus if uses_gpu else 0,
+        "n_gpus": gpus,
         "raise_insufficient": False,
         "log_level": nipype_level(settings.verbose),
         "monitor": settings.resource_monitor,
     }
     return MultiProcPlugin(plugin_args={**arguments, **given})
+
+
+def usable_gpus(workflow: Any) -> int:
+    """Count the GPUs among which nodes are spread; one where a GPU is named by its number."""
+    wanted = {getattr(node.inputs, "device", "") for node in workflow._create_flat_graph().nodes()}
+    return count_gpus() if "cuda" in wanted else 1
 
 
 def _write_resources(workflow: Any, settings: Settings) -> None:

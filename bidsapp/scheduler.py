@@ -67,7 +67,10 @@ class MultiProcPlugin(_MultiProcPlugin):
     Parameters
     ----------
     plugin_args
-        As Nipype's plugin takes them, with ``log_level`` and ``monitor`` for the workers beside them.
+        As Nipype's plugin takes them, with ``log_level`` and ``monitor`` for the workers beside them, and
+        ``n_gpus``: among so many GPUs the nodes are spread whose device is ``cuda``. A node takes ``n_procs``
+        of the ``n_gpu_procs``, so that nodes share a GPU only where a plugin file sets ``n_gpu_procs`` above
+        ``n_gpus`` times the threads of a node.
     """
 
     pool: ProcessPoolExecutor
@@ -76,6 +79,7 @@ class MultiProcPlugin(_MultiProcPlugin):
         super().__init__(plugin_args=plugin_args)
         self.pool.shutdown(wait=False)
         self._jobs: dict[int, tuple[Any, bool, int, ProcessPoolExecutor]] = {}
+        self._gpus: dict[int, int] = {}
         self.pool = self._new_pool()
 
     def _new_pool(self, workers: int | None = None) -> ProcessPoolExecutor:
@@ -100,8 +104,18 @@ class MultiProcPlugin(_MultiProcPlugin):
 
     def _submit_job(self, node: Any, updatehash: bool = False) -> int:
         self._taskid += 1
+        if node.is_gpu_node() and getattr(node.inputs, "device", "") == "cuda":
+            self._gpus[self._taskid] = gpu = self._free_gpu()
+            node.inputs.device = f"cuda:{gpu}"  # no part of the node's hash
         self._start(self._taskid, node, updatehash, attempt=1)
         return int(self._taskid)
+
+    def _free_gpu(self) -> int:
+        """Choose the GPU with the fewest nodes on it."""
+        load = {gpu: 0 for gpu in range(self.plugin_args.get("n_gpus", 1))}
+        for gpu in self._gpus.values():
+            load[gpu] += 1
+        return min(load, key=lambda gpu: (load[gpu], gpu))
 
     def _start(self, taskid: int, node: Any, updatehash: bool, attempt: int) -> None:
         pool = self.pool if attempt == 1 else self._new_pool(1)
@@ -133,6 +147,7 @@ class MultiProcPlugin(_MultiProcPlugin):
 
     def _clear_task(self, taskid: int) -> None:
         super()._clear_task(taskid)
+        self._gpus.pop(taskid, None)
         job = self._jobs.pop(taskid, None)
         if job is not None and job[3] is not self.pool and job[2] > 1:
             job[3].shutdown(wait=False)

@@ -78,6 +78,12 @@ class ModelInterface(TimedInterface):
     _weights_name = ""
     _further_weights: tuple[str, ...] = ()
 
+    def _run_interface(self, runtime: Any) -> Any:
+        from hyperprep.models.predict.device import explained_memory
+
+        with explained_memory(self._device(), type(self).__name__):
+            return super()._run_interface(runtime)
+
     def _model_options(self) -> dict[str, Any]:
         """Keyword arguments ``weights``, ``weights_dir``, ``device`` and ``num_threads``."""
         return {

@@ -24,6 +24,8 @@ FAR = 3.0
 _FOLDER = Path(__file__).parent
 _KEYS = ("participant_id", "session_id", "scan")
 _STRIP = (120.0, 22.0)
+_MOST_DOTS = 500
+_BARS = 40
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Column:
     known: bool
 
     def strip(self) -> str:
-        """Small SVG with a dot per session and a line at the median."""
+        """Small SVG with a dot per session, or bars for very many, and a line at the median."""
         points = [(number, cell) for number, cell in enumerate(self.cells) if cell.value is not None]
         width, height = _STRIP
         values = np.array([cell.value for _, cell in points], dtype=float)
@@ -75,18 +77,37 @@ class Column:
             return ""
         low, high = float(values.min()), float(values.max())
         span = (high - low) or 1.0
-        dots = []
-        for number, cell in points:
-            x = 5 + (width - 10) * ((cell.value or 0.0) - low) / span if high > low else width / 2
-            y = height / 2 + ((number * 7) % 9 - 4) * 1.4
-            kind = ' class="far"' if cell.far or cell.beyond else ""
-            dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" data-row="{number}"{kind}/>')
+        marks = self._bars(values) if len(points) > _MOST_DOTS else self._dots(points, low, high)
         middle = 5 + (width - 10) * (float(np.median(values)) - low) / span if high > low else width / 2
         return (
             f'<svg class="strip" viewBox="0 0 {width:.0f} {height:.0f}" role="img" aria-label="Distribution: '
             f"{self.measure.text(low)} to {self.measure.text(high)}, "
             f'median {self.measure.text(np.median(values))}">'
-            f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="1" y2="{height - 1:.0f}"/>{"".join(dots)}</svg>'
+            f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="1" y2="{height - 1:.0f}"/>{marks}</svg>'
+        )
+
+    @staticmethod
+    def _dots(points: Sequence[tuple[int, Cell]], low: float, high: float) -> str:
+        width, height = _STRIP
+        dots = []
+        for number, cell in points:
+            x = 5 + (width - 10) * ((cell.value or 0.0) - low) / (high - low) if high > low else width / 2
+            y = height / 2 + ((number * 7) % 9 - 4) * 1.4
+            kind = ' class="far"' if cell.far or cell.beyond else ""
+            dots.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" data-row="{number}"{kind}/>')
+        return "".join(dots)
+
+    @staticmethod
+    def _bars(values: np.ndarray) -> str:
+        width, height = _STRIP
+        counts, _ = np.histogram(values, bins=_BARS)
+        step = (width - 10) / _BARS
+        tall = np.where(counts > 0, 1 + (height - 3) * counts / counts.max(), 0)
+        return "".join(
+            f'<rect x="{5 + step * place:.1f}" y="{height - 1 - bar:.1f}" width="{step:.1f}" '
+            f'height="{bar:.1f}"/>'
+            for place, bar in enumerate(tall)
+            if bar
         )
 
 
@@ -167,7 +188,7 @@ def _implausible(row: Mapping[str, Any]) -> list[str]:
     return [f"Implausible volume: {remark}. Look at the segmentation." for remark in found]
 
 
-def write_group_page(rows: list[dict[str, Any]], out_html: Path) -> Path:
+def write_group_page(rows: list[dict[str, Any]], out_html: Path, *, left_out: bool = False) -> Path:
     """Write the page of all sessions: complete, or not at all.
 
     Parameters
@@ -176,6 +197,8 @@ def write_group_page(rows: list[dict[str, Any]], out_html: Path) -> Path:
         One per scan: ``participant_id``, ``session_id`` (``n/a`` without sessions), ``scan``, then figures.
     out_html
         The page; participants are linked to where their ``<participant_id>.html`` lies beside it.
+    left_out
+        Whether the rows hold the key figures only; the page then says where the others are.
 
     Returns
     -------
@@ -225,6 +248,7 @@ def write_group_page(rows: list[dict[str, Any]], out_html: Path) -> Path:
         few=len(lines) < FEWEST,
         fewest=FEWEST,
         far=FAR,
+        left_out=left_out,
     )
     require_self_contained(page, out_html)
     with replacing(out_html) as temporary:

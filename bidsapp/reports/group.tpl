@@ -17,7 +17,7 @@
 <h1>{{ lines | length }} scan{{ "" if lines | length == 1 else "s" }} of {{ participants }} participant{{ "" if participants == 1 else "s" }}</h1>
 <p class="hp-about">Press a heading to sort by it, again to turn the order round. ▲ and ▼ mark outliers: robust z
 above {{ "%g" | format(far) }}, higher or lower than the others{% if few %} (none is called with fewer than {{ fewest }} scans){% endif %}.
-Orange cells are outside the expected limits. Dots show every scan, the line the median.</p>
+Orange cells are outside the expected limits. Dots show every scan{% if lines | length > 500 %}, or bars how many there are{% endif %}, the line the median.{% if left_out %} These are the key figures; all others are in group_quality.tsv.{% endif %}</p>
 <div class="hp-tools">
 <label>Find <input type="search" id="find" placeholder="participant or session"></label>
 <label><input type="checkbox" id="marked"> only marked scans</label>

@@ -12,7 +12,7 @@ SIMILARITY_KEPT = 0.98
 
 MAX_FOLDING_PERCENT = 0.1
 
-Curve = Mapping[str, Sequence[float]]
+Curve = Mapping[str, Sequence[float] | np.ndarray]
 """Columns of one pair's table: ``lam``, ``dice_<region>``, ``similarity``, ``folding_percent``."""
 
 

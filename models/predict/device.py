@@ -53,6 +53,61 @@ def pick_device(name: str = "auto") -> torch.device:
     return torch.device(wanted)
 
 
+def device_of_process(name: str, local_rank: int) -> str:
+    """Name the device of one of several processes on a machine that train together: a GPU of its own.
+
+    Parameters
+    ----------
+    name
+        As :func:`pick_device` takes it.
+    local_rank
+        Number of the process on this machine.
+
+    Raises
+    ------
+    DeviceError
+        If all processes would be on the same GPU.
+
+    Examples
+    --------
+    >>> device_of_process("cpu", 1), device_of_process("cuda", 1)
+    ('cpu', 'cuda:1')
+    """
+    if name.startswith("cuda:"):
+        raise DeviceError(
+            f"Device '{name}' would be that of every process: use --device cuda, then each has its own."
+        )
+    if name == "cuda" or (name == "auto" and torch.cuda.is_available()):
+        return f"cuda:{local_rank}"
+    return "cpu" if name == "auto" else name
+
+
+@contextmanager
+def explained_memory(device: str, step: str) -> Iterator[None]:
+    """Say what to do when a GPU runs out of memory inside the block; the CPU never takes over by itself.
+
+    Parameters
+    ----------
+    device
+        Where the block computes.
+    step
+        What it does, for the message.
+
+    Raises
+    ------
+    DeviceError
+        In place of torch's error.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"{step} ran out of memory on the GPU ({device}): {str(error).splitlines()[0]} Nothing was "
+            "computed on the CPU instead. Give the GPU to this step alone (n_gpu_procs of the plugin file, "
+            "other programs), use a GPU with more memory, or run with --device cpu."
+        ) from error
+
+
 @contextmanager
 def torch_threads(count: int | None) -> Iterator[int]:
     """Run a block with a number of torch threads, then put the previous number back.

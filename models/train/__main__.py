@@ -26,6 +26,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--max-time", type=float, metavar="MINUTES", help="stop after this much training in all")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     run.add_argument("--threads", type=int, help="processor threads")
+    run.add_argument(
+        "--batches",
+        type=int,
+        metavar="N",
+        help="batches per step over all processes that torchrun started (default: one for each)",
+    )
     export = commands.add_parser("export", help="write fp16 weights, manifest entry and model card")
     export.add_argument("run_dir", type=Path)
     export.add_argument("--maps", type=Path, help="prepared label maps (needed for 'locate': centroids)")
@@ -83,25 +89,29 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from hyperprep.models.predict.device import pick_device
+    from hyperprep.models.predict.device import device_of_process, pick_device
     from hyperprep.models.synth.maps import load_maps
     from hyperprep.models.train import configure, loop
+    from hyperprep.models.train.processes import launched_processes
 
     if args.threads:
         torch.set_num_threads(args.threads)
     config = configure.read_config(args.config)
-    device = pick_device(args.device)
+    processes = launched_processes()
+    several = processes.count > 1
+    name = device_of_process(args.device, processes.local_rank) if several else args.device
+    device = pick_device(name)
     maps = load_maps(args.maps)
     maps = replace(maps, maps=maps.maps.to(device), brain=maps.brain.to(device))
     run_dir = args.run_dir or Path("runs") / Path(args.config).stem
     run_dir.mkdir(parents=True, exist_ok=True)
     source = Path(args.config)
-    shutil.copyfile(
-        source if source.exists() else Path(configure.__file__).parent / "configs" / f"{args.config}.toml",
-        run_dir / "config.toml",
-    )
+    if processes.leads:
+        shipped = Path(configure.__file__).parent / "configs" / f"{args.config}.toml"
+        shutil.copyfile(source if source.exists() else shipped, run_dir / "config.toml")
     task = configure.task_of(config, maps, str(device))
-    loop.train(task, configure.schedule_of(config, max_minutes=args.max_time), run_dir, device=device)
+    schedule = configure.schedule_of(config, max_minutes=args.max_time)
+    loop.train(task, replace(schedule, batches_per_step=args.batches), run_dir, device=device)
 
 
 if __name__ == "__main__":

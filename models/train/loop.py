@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from hyperprep.models.train.processes import Processes, together
+
 
 class Task(Protocol):
     """What a network brings to the loop: how it is built, what it sees, what it is judged by."""
@@ -37,7 +39,11 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: steps, seconds, learning rate and its decay, checkpoints."""
+    """How long and how fast: steps, seconds, learning rate and its decay, checkpoints.
+
+    ``batches_per_step`` batches are drawn for each step over all processes, and their losses averaged; None
+    is one for each process.
+    """
 
     steps: int = 100_000
     max_seconds: float = math.inf
@@ -51,6 +57,7 @@ class Schedule:
     validate_seconds: float = 600.0
     log_every: int = 20
     seed: int = 0
+    batches_per_step: int | None = None
 
 
 @dataclass
@@ -114,7 +121,8 @@ def train(
     schedule
         Length and learning rate.
     run_dir
-        Receives ``checkpoint.pt``, ``curve.jsonl`` and, at the end, the averaged network in ``model.pt``.
+        Receives ``checkpoint.pt``, ``curve.jsonl`` and, at the end, the averaged network in ``model.pt``. All
+        processes must see it.
     device
         Where the network is; the task brings its batches there.
 
@@ -123,92 +131,167 @@ def train(
     torch.nn.Module
         The network with exponentially averaged weights.
 
+    Raises
+    ------
+    UsageError
+        If the batches of a step cannot be shared out evenly among the processes.
+
     Notes
     -----
-    Every step draws from a generator seeded by (seed, step): a resumed run sees the data that an
-    uninterrupted one would. SIGTERM and SIGINT write a checkpoint before they end the run.
+    Every batch comes from a generator seeded by (seed, step, number of the batch): a resumed run sees the
+    data that an uninterrupted one would, and several processes together see what one process with as many
+    batches per step sees. SIGTERM and SIGINT write a checkpoint before they end the run.
     """
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(schedule.seed)
-    model = task.build().to(device)
-    if torch.device(device).type == "cpu":
-        volumes = any(p.ndim == 5 for p in model.parameters())
-        layout = torch.channels_last_3d if volumes else torch.channels_last
-        model = model.to(memory_format=layout)  # type: ignore[call-overload]
-    average = copy.deepcopy(model).eval()
-    optimiser = torch.optim.Adam(parameter_groups(model, schedule), lr=schedule.learning_rate)
-    progress = Progress()
-    checkpoint = run_dir / "checkpoint.pt"
-    if checkpoint.exists():
-        stored = torch.load(checkpoint, map_location=device, weights_only=True)
-        model.load_state_dict(stored["model"])
-        average.load_state_dict(stored["average"])
-        optimiser.load_state_dict(stored["optimiser"])
-        progress = Progress(stored["step"], stored["seconds"], stored["history"])
-        print(f"{task.name}: resumed at step {progress.step} after {progress.seconds:.0f} s", flush=True)
+    with together(device) as processes:
+        return _Run(task, schedule, run_dir, torch.device(device), processes).train()
 
-    def store() -> None:
+
+class _Run:
+    """One training run in one of its processes."""
+
+    def __init__(
+        self, task: Task, schedule: Schedule, run_dir: Path, device: torch.device, processes: Processes
+    ) -> None:
+        self.task, self.schedule, self.run_dir = task, schedule, run_dir
+        self.device, self.processes = device, processes
+        self.batches = processes.share(schedule.batches_per_step)
+        torch.manual_seed(schedule.seed)
+        self.model = task.build().to(device)
+        if device.type == "cpu":
+            volumes = any(p.ndim == 5 for p in self.model.parameters())
+            layout = torch.channels_last_3d if volumes else torch.channels_last
+            self.model = self.model.to(memory_format=layout)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.model).eval()
+        self.optimiser = torch.optim.Adam(parameter_groups(self.model, schedule), lr=schedule.learning_rate)
+        self.progress = Progress()
+        self.stop: list[int] = []
+        checkpoint = run_dir / "checkpoint.pt"
+        if checkpoint.exists():
+            self._resume(checkpoint)
+        processes.leaders(0.0, device)  # nobody writes before all have read
+
+    def train(self) -> nn.Module:
+        """Take the steps that are left."""
+        previous = {
+            s: signal.signal(s, lambda number, _: self.stop.append(number))
+            for s in (signal.SIGTERM, signal.SIGINT)
+        }
+        schedule, progress = self.schedule, self.progress
+        since_save = since_check = 0.0
+        sums: dict[str, float] = {}
+        try:
+            while self._goes_on():
+                began = time.perf_counter()
+                figures = self._step()
+                progress.step += 1
+                taken = time.perf_counter() - began
+                progress.seconds += taken
+                since_save, since_check = since_save + taken, since_check + taken
+                for key, value in figures.items():
+                    sums[key] = sums.get(key, 0.0) + value / schedule.log_every
+                if progress.step % schedule.log_every == 0:
+                    self._log({**sums, "step_seconds": taken})
+                    sums = {}
+                if since_check > schedule.validate_seconds:
+                    self._validate()
+                    since_check = 0.0
+                if since_save > schedule.checkpoint_seconds:
+                    self._store()
+                    since_save = 0.0
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+        self._store()
+        self._validate()
+        if self.processes.leads:
+            _save(
+                self.run_dir / "model.pt",
+                {"average": self.average.state_dict(), "step": progress.step, "seconds": progress.seconds},
+            )
+        return self.average
+
+    def _goes_on(self) -> bool:
+        """Decide on the next step; the first process' clock counts, and any process can be told to stop."""
+        if self.processes.count > 1:
+            self.progress.seconds = self.processes.leaders(self.progress.seconds, self.device)
+            told = self.processes.sum_figures({"stop": float(len(self.stop))}, self.device)["stop"]
+            self.stop += [0] if told and not self.stop else []
+        within = self.progress.step < self.schedule.steps
+        return within and self.progress.seconds < self.schedule.max_seconds and not self.stop
+
+    def _step(self) -> dict[str, float]:
+        """Descend along the mean gradient of all batches of a step; returns the mean figures."""
+        share = 1 / (len(self.batches) * self.processes.count)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["factor"] * learning_rate_at(self.schedule, self.progress)
+        self.optimiser.zero_grad(set_to_none=True)
+        means: dict[str, float] = {}
+        for number in self.batches:
+            place = [self.schedule.seed, self.progress.step, *([number] if number else [])]
+            rng = np.random.default_rng(place)
+            torch.manual_seed(int(rng.integers(2**31)))
+            loss, figures = self.task.loss(self.model, self.task.batch(rng))
+            (loss if share == 1 else loss * share).backward()
+            for key, value in {"loss": float(loss.detach()), **figures}.items():
+                means[key] = means.get(key, 0.0) + value * share
+        if self.processes.count > 1:
+            self._share_gradients()
+            means = self.processes.sum_figures(means, self.device)
+        norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip))
+        if math.isfinite(norm):
+            self.optimiser.step()
+        keep = min(self.schedule.average, (self.progress.step + 1) / (self.progress.step + 10))
+        with torch.no_grad():
+            for a, b in zip(self.average.parameters(), self.model.parameters(), strict=True):
+                a.lerp_(b, 1 - keep)
+        return {**means, "gradient": norm}
+
+    def _share_gradients(self) -> None:
+        """Sum the gradients over the processes; a weight that one of them did not use is zero there."""
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        used = torch.tensor([p.grad is not None for p in weights], dtype=torch.float32, device=self.device)
+        self.processes.sum_([used])
+        shared = [p for p, count in zip(weights, used.tolist(), strict=True) if count]
+        for p in shared:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
+        self.processes.sum_(p.grad for p in shared if p.grad is not None)
+
+    def _resume(self, checkpoint: Path) -> None:
+        stored = torch.load(checkpoint, map_location=self.device, weights_only=True)
+        self.model.load_state_dict(stored["model"])
+        self.average.load_state_dict(stored["average"])
+        self.optimiser.load_state_dict(stored["optimiser"])
+        self.progress = Progress(stored["step"], stored["seconds"], stored["history"])
+        if self.processes.leads:
+            done = f"step {self.progress.step} after {self.progress.seconds:.0f} s"
+            print(f"{self.task.name}: resumed at {done}", flush=True)
+
+    def _store(self) -> None:
+        if not self.processes.leads:
+            return
         _save(
-            checkpoint,
+            self.run_dir / "checkpoint.pt",
             {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "step": progress.step,
-                "seconds": progress.seconds,
-                "history": progress.history,
+                "model": self.model.state_dict(),
+                "average": self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "step": self.progress.step,
+                "seconds": self.progress.seconds,
+                "history": self.progress.history,
             },
         )
 
-    stop: list[int] = []
-    previous = {
-        s: signal.signal(s, lambda number, _: stop.append(number)) for s in (signal.SIGTERM, signal.SIGINT)
-    }
-    since_save = since_check = 0.0
-    sums: dict[str, float] = {}
-    try:
-        while progress.step < schedule.steps and progress.seconds < schedule.max_seconds and not stop:
-            began = time.perf_counter()
-            rng = np.random.default_rng([schedule.seed, progress.step])
-            torch.manual_seed(int(rng.integers(2**31)))
-            for group in optimiser.param_groups:
-                group["lr"] = group["factor"] * learning_rate_at(schedule, progress)
-            loss, figures = task.loss(model, task.batch(rng))
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = float(nn.utils.clip_grad_norm_(model.parameters(), schedule.clip))
-            if math.isfinite(norm):
-                optimiser.step()
-            keep = min(schedule.average, (progress.step + 1) / (progress.step + 10))
-            with torch.no_grad():
-                for a, b in zip(average.parameters(), model.parameters(), strict=True):
-                    a.lerp_(b, 1 - keep)
-            progress.step += 1
-            taken = time.perf_counter() - began
-            progress.seconds += taken
-            since_save, since_check = since_save + taken, since_check + taken
-            for key, value in {"loss": float(loss.detach()), "gradient": norm, **figures}.items():
-                sums[key] = sums.get(key, 0.0) + value / schedule.log_every
-            if progress.step % schedule.log_every == 0:
-                _log(run_dir, task.name, progress, {**sums, "step_seconds": taken})
-                sums = {}
-            if since_check > schedule.validate_seconds:
-                _log(run_dir, task.name, progress, {f"val_{k}": v for k, v in task.validate(average).items()})
-                since_check = 0.0
-            if since_save > schedule.checkpoint_seconds:
-                store()
-                since_save = 0.0
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    store()
-    _log(run_dir, task.name, progress, {f"val_{k}": v for k, v in task.validate(average).items()})
-    _save(
-        run_dir / "model.pt",
-        {"average": average.state_dict(), "step": progress.step, "seconds": progress.seconds},
-    )
-    return average
+    def _validate(self) -> None:
+        """Measure the averaged network in the first process, while the others wait for the next step."""
+        if self.processes.leads:
+            self._log({f"val_{k}": v for k, v in self.task.validate(self.average).items()})
+
+    def _log(self, figures: dict[str, float]) -> None:
+        if self.processes.leads:
+            _log(self.run_dir, self.task.name, self.progress, figures)
 
 
 def _log(run_dir: Path, name: str, progress: Progress, figures: dict[str, float]) -> None:

@@ -61,7 +61,7 @@ def test_the_container_is_named(settings: Settings, monkeypatch: pytest.MonkeyPa
 def test_the_output_is_valid_bids(settings: Settings) -> None:
     import subprocess
 
-    from hyperprep.bidsapp.group import write_table
+    from hyperprep.bidsapp.figures import write_table
     from hyperprep.bidsapp.logs import logging_to, shared_log_dir, write_run_record
     from hyperprep.bidsapp.validate import _find_program
 

@@ -18,7 +18,8 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]+")
 
 # Options of other programs that the pages mention.
 FOREIGN = {
-    "--array", "--cpus-per-task", "--find-links", "--index-url", "--no-deps", "--no-index", "--time",
+    "--build-arg", "--find-links", "--gres", "--index-url", "--network", "--no-deps", "--no-index",
+    "--partition", "--read-only", "--rm", "--tmpfs",
 }  # fmt: skip
 
 
@@ -64,14 +65,22 @@ def test_interface_examples_use_traits_that_exist():
 
 def test_every_option_is_in_the_manual_and_no_other():
     from hyperprep.bidsapp.cli.parser import build_parser
+    from hyperprep.bidsapp.slurm.cli import build_parser as build_slurm_parser
 
     actions = [action for action in build_parser()._actions if action.option_strings]
     known = {option for action in actions for option in action.option_strings}
+    of_slurm = {option for action in build_slurm_parser()._actions for option in action.option_strings}
+    missing_there = of_slurm - set(OPTION.findall((ROOT / "docs" / "hpc.md").read_text()))
+    assert {option for option in missing_there if option.startswith("--") and "_" not in option} <= {
+        "--help",
+        "--version",
+    }
+    known |= of_slurm
     manual = set(OPTION.findall((ROOT / "docs" / "run.md").read_text()))
     missing = [action.option_strings for action in actions if not set(action.option_strings) & manual]
     assert [options for options in missing if "--help" not in options and "-v" not in options] == []
     for page in (
         ROOT / "README.md",
-        *(ROOT / "docs" / name for name in ("run.md", "cluster.md", "embed.md")),
+        *(ROOT / "docs" / name for name in ("run.md", "hpc.md", "embed.md")),
     ):
         assert set(OPTION.findall(page.read_text())) - known - FOREIGN - {"--help"} == set(), page.name
