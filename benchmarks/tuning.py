@@ -73,7 +73,9 @@ def search(trials: Any, kind: str, score: Callable[[float], float] | None = None
 
     if kind == "gradient":
         return climb_lambda(trials.score_and_slope)
-    options: dict[str, Any] = {"step": "parabola", "fine": 7} if kind == "parabola" else {"step": "golden"}
+    options: dict[str, Any] = (
+        {"step": "parabola", "fine": 7} if kind == "parabola" else {"step": "golden", "fine": 5}
+    )
     return search_lambda(score or trials.score, **options)
 
 

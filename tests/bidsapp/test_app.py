@@ -389,7 +389,7 @@ def test_the_validator_speaks(
         ("plugin: [", "is neither YAML nor JSON"),
         ("4", "must hold 'plugin'"),
         ("plugin: Slurm", "unknown plugin 'Slurm'; Nipype has"),
-        ("plugin: SLURMGraph", "does not wait for its jobs"),
+        ("plugin: PBSGraph", "does not wait for its jobs"),
         ("plugin: MultiProc\nplugin_args: 3", "must be a mapping"),
         ("plugin: MultiProc\nn_procs: 3", "must hold 'plugin'"),
     ],
