@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import tomli_w
 import torch
 
 from hyperprep.exceptions import HyperPrepError
@@ -24,6 +25,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--maps", type=Path, required=True, help="label maps made by 'prepare'")
     run.add_argument("--run-dir", type=Path, help="checkpoint, curve and result (default: runs/NETWORK)")
     run.add_argument("--max-time", type=float, metavar="MINUTES", help="stop after this much training in all")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change an entry of the configuration"
+    )
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     run.add_argument("--threads", type=int, help="processor threads")
     export = commands.add_parser("export", help="write fp16 weights, manifest entry and model card")
@@ -64,17 +68,22 @@ def _run(args: argparse.Namespace) -> None:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    config = configure.read_config(args.config)
+    config = configure.override(configure.read_config(args.config), args.set)
     device = pick_device(args.device)
     maps = load_maps(args.maps)
     maps = replace(maps, maps=maps.maps.to(device), brain=maps.brain.to(device))
     run_dir = args.run_dir or Path("runs") / config["network"]
     run_dir.mkdir(parents=True, exist_ok=True)
-    source = Path(args.config)
-    shutil.copyfile(
-        source if source.exists() else Path(configure.__file__).parent / "configs" / f"{args.config}.toml",
-        run_dir / "config.toml",
-    )
+    if args.set:
+        (run_dir / "config.toml").write_text(tomli_w.dumps(config))
+    else:
+        source = Path(args.config)
+        shutil.copyfile(
+            source
+            if source.exists()
+            else Path(configure.__file__).parent / "configs" / f"{args.config}.toml",
+            run_dir / "config.toml",
+        )
     task = configure.task_of(config, maps, str(device))
     loop.train(task, configure.schedule_of(config, max_minutes=args.max_time), run_dir, device=device)
 

@@ -6,12 +6,15 @@ import datetime
 import json
 import os
 import tomllib
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hyperprep.exceptions import NoInputError, UsageError
+from hyperprep.models.nets.build import SEGMENTING, build_network, describe_features
+from hyperprep.models.train.topology import TopologyTask
 from hyperprep.models.weights import resolver
 
 _CAPABILITY = {
@@ -19,7 +22,11 @@ _CAPABILITY = {
     "prealignment",
     "segment": "Conditional whole-brain segmentation (CoNeMOS conditioning)",
     "hypermorph": "Deformable registration with the regularisation weight as input (HyperMorph)",
+    "semantic": "Whole-brain segmentation whose encoder's features tell tissues and structures apart, for "
+    "topology-change maps",
+    "topology": "Topology-change maps: registration as a conditional variational auto-encoder",
 }
+_MEASURED = {"": "hard Dice", "topology": "parts of the bound (nats per voxel), prior and local correlation"}
 _DATA = "20 adult head label maps of the SynthSeg project, images synthesised from them; no real image"
 
 
@@ -30,13 +37,35 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
         "intensity": "0.5 and 99.5 percentile inside the brain to 0 and 1, clipped",
         "network": {"kind": config["network"], **config.get("model", {})},
     }
-    if config["network"] in ("locate", "segment"):
+    if config["network"] in SEGMENTING:
         from hyperprep.models.train.segmentation import INTENSITY_TISSUES, REGIONS, STRUCTURES
 
         if entry["network"].get("atlas"):
             entry["network"]["tissues"] = len(INTENSITY_TISSUES) + 1
         entry["labels"] = [str(n) for n in STRUCTURES] + list(REGIONS)
+    if config["network"] == "topology":
+        entry["network"] = describe_topology(config.get("model", {}))
     return entry
+
+
+def describe_topology(model: dict[str, Any]) -> dict[str, Any]:
+    """Describe a topology network by the ``[model]`` table of its configuration.
+
+    Raises
+    ------
+    WeightsError
+        When the segmentation network whose features it compares is not found.
+
+    Examples
+    --------
+    >>> describe_topology({"features": "image", "channels": [4, 8]})["channels"]
+    [4, 8]
+    """
+    named = {f.name: f.default for f in fields(TopologyTask) if f.init and f.default is not MISSING}
+    chosen = {key: model.get(key, named[key]) for key in ("dims", "channels", "norm", "start")}
+    name = model.get("features", named["features"])
+    features = None if name == "image" else describe_features(resolver.find_weights(name))
+    return {"kind": "topology", **chosen, "channels": list(chosen["channels"]), "features": features}
 
 
 def centroids_of_maps(maps_file: Path) -> dict[str, list[float]]:
@@ -119,7 +148,10 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{name}.safetensors"
     partial = out / f".{name}.{os.getpid()}.safetensors"
-    save_file({k: v.half().contiguous() for k, v in stored["average"].items()}, partial)
+    described = _describe(config)
+    if name == "topology":
+        build_network(described["network"]).load_state_dict(stored["average"])
+    save_file({k: _stored(v) for k, v in stored["average"].items()}, partial)
     os.replace(partial, file)
     history = [json.loads(line) for line in (run_dir / "curve.jsonl").read_text().splitlines()]
     validation: dict[str, Any] = next(
@@ -130,8 +162,8 @@ def export(
         "sha256": resolver.digest(file),
         "bytes": file.stat().st_size,
         "capability": _CAPABILITY[name],
-        **_describe(config),
-        "command": f"python -m hyperprep.models.train run {name} --maps MAPS "
+        **described,
+        "command": f"python -m hyperprep.models.train run {_configuration(config)} --maps MAPS "
         f"--max-time {stored['seconds'] / 60:.0f}",
         "seed": config.get("seed", 0),
         "steps": stored["step"],
@@ -156,6 +188,18 @@ def export(
     return file
 
 
+def _configuration(config: dict[str, Any]) -> str:
+    """Name the shipped configuration that a run had, or else say that it had its own."""
+    folder = Path(__file__).parent / "configs"
+    names = (p.stem for p in sorted(folder.glob("*.toml")) if tomllib.loads(p.read_text()) == config)
+    return next(names, "CONFIG.toml")
+
+
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    """Give a tensor as weights store it: half precision, whole numbers as they are."""
+    return (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+
+
 def model_card(name: str, entry: dict[str, Any]) -> str:
     """Write the model card of a manifest entry in Markdown.
 
@@ -174,7 +218,8 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
         f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
         f"{entry['date']}\n"
         f"- Command: `{entry['command']}`\n- Licence: {entry['licence']}\n\n"
-        "## Measured\n\n`val_*`: hard Dice on synthetic images of heads kept out of training.\n\n"
+        f"## Measured\n\n`val_*`: {_MEASURED.get(name, _MEASURED[''])} on synthetic images of heads kept "
+        "out of training.\n\n"
         f"| figure | value |\n|---|---|\n{scores}\n\n"
         "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
     )

@@ -90,8 +90,8 @@ def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict[str, Any
     >>> [group["factor"] for group in parameter_groups(nn.Linear(1, 1), Schedule())]
     [1.0]
     """
-    slow = [p for name, p in model.named_parameters() if "conditioner" in name]
-    fast = [p for name, p in model.named_parameters() if "conditioner" not in name]
+    slow = [p for name, p in model.named_parameters() if "conditioner" in name and p.requires_grad]
+    fast = [p for name, p in model.named_parameters() if "conditioner" not in name and p.requires_grad]
     groups = [{"params": fast, "factor": 1.0}, {"params": slow, "factor": schedule.conditioner_rate}]
     return [group for group in groups if group["params"]]
 
@@ -132,7 +132,8 @@ def train(
     run_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(schedule.seed)
     model = task.build().to(device)
-    if torch.device(device).type == "cpu":
+    volumes = any(p.ndim == 5 for p in model.parameters())
+    if torch.device(device).type == "cpu" and volumes:
         model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     average = copy.deepcopy(model).eval()
     optimiser = torch.optim.Adam(parameter_groups(model, schedule), lr=schedule.learning_rate)
@@ -182,6 +183,8 @@ def train(
             with torch.no_grad():
                 for a, b in zip(average.parameters(), model.parameters(), strict=True):
                     a.lerp_(b, 1 - keep)
+                for a, b in zip(average.buffers(), model.buffers(), strict=True):
+                    a.copy_(b)
             progress.step += 1
             taken = time.perf_counter() - began
             progress.seconds += taken
