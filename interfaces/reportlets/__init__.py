@@ -7,6 +7,7 @@ from hyperprep.interfaces.reportlets.jacobian import JacobianMap
 from hyperprep.interfaces.reportlets.segmentation import LabelContours
 from hyperprep.interfaces.reportlets.slider import LambdaSlider
 from hyperprep.interfaces.reportlets.summary import Summary
+from hyperprep.interfaces.reportlets.topology import TopologyMap
 
 __all__ = [
     "BeforeAfter",
@@ -15,5 +16,6 @@ __all__ = [
     "LambdaCurve",
     "LambdaSlider",
     "Summary",
+    "TopologyMap",
     "WarpedGrid",
 ]

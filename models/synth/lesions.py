@@ -32,7 +32,7 @@ NEAR_MM = 6.0
 
 @dataclass(frozen=True)
 class LesionSpec:
-    """Ranges of focal pathology: diameters (mm), contrast (share of the range of intensities), mass effect."""
+    """Ranges of focal pathology: diameters (mm), contrast (share of the intensities' range), mass effect."""
 
     diameter_mm: tuple[float, float] = (2.0, 30.0)
     contrast: tuple[float, float] = (0.15, 0.5)

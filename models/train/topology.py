@@ -94,7 +94,7 @@ class TopologyTask:
         model = TopologyNetwork(self.dims, self.channels, self.norm, inner).to(self.device)
         batch = self.batch(np.random.default_rng(0))
         with torch.no_grad():
-            fixed, moving, start = batch
+            fixed, _, start = batch
             one = self._describe(model, fixed)
             other = [swapped(stage) for stage in one]
             still = fixed.new_zeros(1, 3, *fixed.shape[2:]) if start is None else start
