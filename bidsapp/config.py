@@ -100,6 +100,12 @@ class Settings:
         ``"ncc"`` refines the registration on each scan, ``"none"`` does not.
     symmetric
         Average the registrations of both directions.
+    topology
+        Map where each scan and the template have no match.
+    topology_mask
+        Register again with those places left out; asks for the maps too.
+    controls
+        Group level: text file with the labels of the participants who are controls of those maps.
     labels
         Regions to segment: names, FreeSurfer numbers, super-regions or ``all``.
     skull_strip_t1w
@@ -149,6 +155,9 @@ class Settings:
     lambda_regions: tuple[str, ...] = ()
     refine: str = "ncc"
     symmetric: bool = False
+    topology: bool = False
+    topology_mask: bool = False
+    controls: Path | None = None
     labels: tuple[str, ...] = ("all",)
     skull_strip_t1w: str = "auto"
     weights_dir: Path | None = None

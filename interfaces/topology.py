@@ -27,7 +27,7 @@ class _TopologyPairInputSpec(_ModelInputSpec):
     )
     control_statistics = File(
         exists=True,
-        desc="NPZ of the group level: scores of controls; by default those that ship with the weights, if any",
+        desc="NPZ of the group level: scores of controls; by default those beside the weights, if any",
     )
 
 
@@ -114,7 +114,7 @@ class TopologyChange(ModelInterface):
             made.image(made.fixed_score), folder / "template_score.nii.gz", like=template
         )
         metrics = {**made.metrics, "weights_sha256": digest}
-        controls = find_controls(self, "template")
+        controls = read_controls(self, "template")
         if controls is None:
             return {**metrics, "calibrated": False}
         return {**metrics, **self._compare(made, controls, scan, template, masks[1], folder)}
@@ -233,7 +233,7 @@ class SessionChange(ModelInterface):
             first_outlier=read_scan(inputs.first_z) if defined(inputs.first_z) else None,
             second_outlier=read_scan(inputs.second_z) if defined(inputs.second_z) else None,
             transforms=read_both(inputs.in_xfm, inputs.in_inverse_xfm),
-            controls=find_controls(self, "sessions"),
+            controls=read_controls(self, "sessions"),
             min_volume_mm3=inputs.min_volume_mm3,
             **self._model_options(),
         )
@@ -261,7 +261,7 @@ def read_both(forward: Any, inverse: Any) -> Any:
     return read_transform(forward), read_transform(inverse)
 
 
-def find_controls(interface: ModelInterface, kind: str) -> Any:
+def read_controls(interface: ModelInterface, kind: str) -> Any:
     """Read the control statistics that an interface was given, or those that ship with its weights.
 
     Parameters
@@ -275,10 +275,15 @@ def find_controls(interface: ModelInterface, kind: str) -> Any:
     -------
     ControlStatistics or None
         None where there are none.
+
+    Raises
+    ------
+    UsageError
+        If they are of the other kind.
     """
-    from hyperprep.models.predict.outliers import shipped_controls
+    from hyperprep.exceptions import UsageError
     from hyperprep.models.spatial.controls import ControlStatistics
-    from hyperprep.models.weights import find_weights
+    from hyperprep.models.weights import find_controls, find_weights
 
     inputs = interface.inputs
     path = defined(inputs.control_statistics)
@@ -286,8 +291,11 @@ def find_controls(interface: ModelInterface, kind: str) -> Any:
         entry = find_weights(
             "topology", path=defined(inputs.weights), weights_dir=defined(inputs.weights_dir)
         )
-        path = shipped_controls(entry, kind)
-    return None if path is None else ControlStatistics.load(path)
+        path = find_controls(entry, kind)
+    found = None if path is None else ControlStatistics.load(path)
+    if found is not None and found.kind != kind:
+        raise UsageError(f"{path} holds control statistics of the kind {found.kind!r}; {kind!r} is needed.")
+    return found
 
 
 def write_regions(rows: Any, path: Path, *, further: tuple[str, ...] = ()) -> str:

@@ -119,13 +119,17 @@ def _check_together(settings: Settings) -> None:
         raise UsageError(f"--derivatives: the name {', '.join(twice)} is given twice; write NAME=PATH")
     if settings.analysis_level == "group":
         _check_group(settings)
+    elif settings.controls is not None:
+        raise UsageError(
+            "--controls belongs to the group level; the participant level uses the statistics that it makes"
+        )
 
 
 def _check_group(settings: Settings) -> None:
     """Refuse options that only the participant level obeys."""
     obeyed = {
         "bids_dir", "output_dir", "analysis_level", "participant_label", "session_label", "config_file",
-        "offline", "verbose", "run_uuid", "work_dir",
+        "offline", "verbose", "run_uuid", "work_dir", "controls",
     }  # fmt: skip
     defaults = Settings(bids_dir=settings.bids_dir, output_dir=settings.output_dir, analysis_level="group")
     ignored = sorted(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import nibabel as nb
@@ -16,7 +15,6 @@ from hyperprep.models.spatial.controls import MIN_VOLUME_MM3, ControlStatistics
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.labels import to_leaves
 from hyperprep.models.spatial.regions import describe_regions, label_regions
-from hyperprep.models.weights import WeightsEntry
 
 WEIGHT_FROM = 2.0
 """z-score up to which a place keeps its full weight in a registration."""
@@ -98,21 +96,6 @@ def match_weight(z: np.ndarray, threshold: float) -> np.ndarray:
     """
     until = max(threshold, WEIGHT_FROM + 0.5)
     return np.clip((until - z) / (until - WEIGHT_FROM), 0, 1).astype(np.float32)
-
-
-def shipped_controls(entry: WeightsEntry, kind: str = "template") -> Path | None:
-    """Give the control statistics that ship beside a network's weights, if any do.
-
-    Parameters
-    ----------
-    entry
-        Weights of the network ``topology``.
-    kind
-        ``"template"`` or ``"sessions"``.
-    """
-    name = entry.metadata.get("controls", {}).get(kind)
-    path = entry.path.parent / str(name)
-    return path if name and path.is_file() else None
 
 
 @dataclass(frozen=True, eq=False)

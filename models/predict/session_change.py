@@ -135,7 +135,8 @@ def compare_sessions(
     images = [put(values, grid) for put, values, grid in zip(place, maps, grids, strict=True)]
     surplus = _surplus(change, first_outlier, second_outlier)
     sides = [put(values, grid) for put, values, grid in zip(place, surplus, grids, strict=True)]
-    masks, rows = [], []
+    masks: list[nb.Nifti1Image] = []
+    rows: list[dict[str, Any]] = []
     determinant = np.log(np.clip(jacobian_determinant(change.backward), 1e-3, None))
     growth = np.asanyarray(change.on_moving(determinant, grids[1]).dataobj)
     for image, side, threshold, mask, dseg in (

@@ -22,7 +22,7 @@ from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
 from hyperprep.models.synth.maps import LabelMaps, load_maps
 from hyperprep.models.weights import find_weights
-from hyperprep.models.weights.resolver import MANIFEST, read_manifest
+from hyperprep.models.weights.resolver import MANIFEST, digest, read_manifest
 
 SPEC = SynthSpec(
     rotation_deg=3.0, shift_mm=2.0, log_scale=0.03, anisotropic_log_scale=0.03, warp_mm=3.0,
@@ -32,6 +32,8 @@ SPEC = SynthSpec(
 """T1-weighted, skull-stripped, as well aligned as a scan is after its affine alignment."""
 
 SPACING_MM = 1.0
+REFERENCE = "MNI152NLin2009aSym"
+"""Name of the template that nilearn carries."""
 
 
 def healthy_head(
@@ -126,6 +128,7 @@ def synthetic_statistics(
         controls=[f"synthetic-{seed}-{number}" for number in range(count)],
         weights_sha256=last.weights_sha256,
         kind=kind,
+        reference=REFERENCE if kind == "template" else "",
     )
 
 
@@ -147,7 +150,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = args.out or find_weights("topology").path.parent
     file = found.save(folder / f"topology_controls_{args.kind}.npz")
     manifest = read_manifest(folder)
-    manifest["topology"].setdefault("controls", {})[args.kind] = file.name
+    named = {"file": file.name, "sha256": digest(file)}
+    manifest["topology"].setdefault("controls", {})[args.kind] = named
     with replacing(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n")
     print(f"{file}: threshold {found.threshold:g}")

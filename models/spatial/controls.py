@@ -58,6 +58,8 @@ class ControlStatistics:
         ``"template"``: scores against the template; ``"sessions"``: scores between two sessions.
     weights_sha256
         Digest of the network that made the scores.
+    reference
+        Name of the template's space; empty for ``"sessions"``.
     """
 
     mean: np.ndarray
@@ -69,6 +71,7 @@ class ControlStatistics:
     controls: tuple[str, ...]
     kind: str
     weights_sha256: str
+    reference: str = ""
 
     def deviation(self, score: np.ndarray) -> np.ndarray:
         """Give how far a map (X, Y, Z) on the same grid lies above the controls' mean, in spreads."""
@@ -126,6 +129,7 @@ class ControlStatistics:
             "Description": "Mean and spread of topology-change scores over controls, template frame",
             "Format": _FORMAT,
             "Kind": self.kind,
+            "Reference": self.reference,
             "Controls": list(self.controls),
             "Shape": list(self.grid.shape),
             "Threshold": self.threshold,
@@ -163,6 +167,7 @@ class ControlStatistics:
                     tuple(about["Controls"]),
                     about["Kind"],
                     about["WeightsSHA256"],
+                    about["Reference"],
                 )
         except (OSError, ValueError, KeyError) as error:
             raise ScanError(f"{path} holds no control statistics ({error}): make them again.") from error
@@ -176,6 +181,7 @@ def control_statistics(
     controls: Sequence[str],
     weights_sha256: str,
     kind: str = "template",
+    reference: str = "",
     smooth_mm: float = SMOOTH_MM,
 ) -> ControlStatistics:
     """Estimate mean, spread and calibration of control maps.
@@ -197,6 +203,8 @@ def control_statistics(
         Digest of the network that made them.
     kind
         ``"template"`` or ``"sessions"``.
+    reference
+        Name of the template's space.
     smooth_mm
         Standard deviation of the Gaussian over which mean and spread are pooled.
 
@@ -236,7 +244,7 @@ def control_statistics(
     mean, sd = estimate(total, square, n)
     made = ControlStatistics(
         mean.astype(np.float32), sd.astype(np.float32), mask, grid, quantiles, 0.0, tuple(controls), kind,
-        weights_sha256,
+        weights_sha256, reference,
     )  # fmt: skip
     threshold = _one_region([made.calibrate(d) for d in deviations], mask, grid)
     return ControlStatistics(**{**vars(made), "threshold": threshold})

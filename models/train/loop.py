@@ -183,8 +183,8 @@ def train(
             with torch.no_grad():
                 for a, b in zip(average.parameters(), model.parameters(), strict=True):
                     a.lerp_(b, 1 - keep)
-                for a, b in zip(average.buffers(), model.buffers(), strict=True):
-                    a.copy_(b)
+                for kept, now in zip(average.buffers(), model.buffers(), strict=True):
+                    kept.copy_(now)
             progress.step += 1
             taken = time.perf_counter() - began
             progress.seconds += taken

@@ -87,10 +87,11 @@ class TopologyTask:
 
     def build(self) -> nn.Module:
         """Make the network; its feature variances start at those between affinely aligned brains."""
-        inner = None
+        inner: LabelConditioned | None = None
         if self.features != "image":
-            inner = load_network(find_weights(self.features))
-            assert isinstance(inner, LabelConditioned)
+            found = load_network(find_weights(self.features))
+            assert isinstance(found, LabelConditioned)
+            inner = found
         model = TopologyNetwork(self.dims, self.channels, self.norm, inner).to(self.device)
         batch = self.batch(np.random.default_rng(0))
         with torch.no_grad():

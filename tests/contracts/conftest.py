@@ -138,13 +138,14 @@ def example_arguments(folder: Path) -> dict[str, Any]:
     """Values for the arguments of workflow builders that have no default."""
     anat = folder / "data" / "sub-01" / "ses-01" / "anat"
     anat.mkdir(parents=True)
-    for name in ("sub-01_ses-01_T1w.nii.gz", "mask.nii.gz", "dseg.nii.gz"):
+    for name in ("sub-01_ses-01_T1w.nii.gz", "mask.nii.gz", "dseg.nii.gz", "controls.npz"):
         (anat / name).touch()
     (folder / "out").mkdir()
     scan = Scan(anat / "sub-01_ses-01_T1w.nii.gz")
     space = OutputSpace(resolution="2")
     return {
         "bids_dir": folder / "data",
+        "control_statistics": anat / "controls.npz",
         "mask": anat / "mask.nii.gz",
         "output_dir": folder / "out",
         "output_spaces": (OutputSpace(), space),
