@@ -35,7 +35,7 @@ def displacements_of(chain_or_itk: Chain | sitk.Transform, grid: Grid) -> Displa
     sampler = sitk.TransformToDisplacementFieldFilter()
     sampler.SetReferenceImage(template)
     sampler.SetOutputPixelType(sitk.sitkVectorFloat32)
-    data = sitk.GetArrayViewFromImage(sampler.Execute(transform)).transpose(2, 1, 0, 3)
+    data = sitk.GetArrayFromImage(sampler.Execute(transform)).transpose(2, 1, 0, 3)
     return DisplacementField(grid, np.ascontiguousarray(data * np.array([-1, -1, 1], np.float32)))
 
 
