@@ -126,6 +126,7 @@ def preflight(settings: Settings) -> Plan:
     problems.attempt(read_filters, settings.bids_filter_file)
     problems.attempt(check_labels, settings.labels)
     problems.attempt(check_lambda_regions, settings)
+    problems.attempt(check_controls, settings)
     plugin = problems.attempt(read_plugin, settings.use_plugin)
     template = problems.attempt(find_template, settings.template)
     spaces = problems.attempt(choose_spaces, settings, template) if template else ()
@@ -290,6 +291,21 @@ def wants_topology(settings: Settings) -> bool:
     (False, True)
     """
     return settings.topology or settings.topology_mask
+
+
+def check_controls(settings: Settings) -> None:
+    """Check that control participants are listed where they have an effect.
+
+    Raises
+    ------
+    UsageError
+        If they are given at the participant level.
+    """
+    if settings.controls is not None:
+        raise UsageError(
+            "--controls belongs to the group level; the participant level uses the statistics that it makes: "
+            "leave it out."
+        )
 
 
 def check_topology(settings: Settings, template: Template) -> tuple[str, Path | None]:

@@ -119,10 +119,6 @@ def _check_together(settings: Settings) -> None:
         raise UsageError(f"--derivatives: the name {', '.join(twice)} is given twice; write NAME=PATH")
     if settings.analysis_level == "group":
         _check_group(settings)
-    elif settings.controls is not None:
-        raise UsageError(
-            "--controls belongs to the group level; the participant level uses the statistics that it makes"
-        )
 
 
 def _check_group(settings: Settings) -> None:

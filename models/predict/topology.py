@@ -151,7 +151,11 @@ def topology_change(
         network = load_network(entry).to(where)
         assert isinstance(network, TopologyNetwork)
         pair = make_pair(
-            grid, (fixed, fixed_mask, None, frame2fixed), (moving, moving_mask, None, frame2moving), where
+            grid,
+            (fixed, fixed_mask, None, frame2fixed),
+            (moving, moving_mask, None, frame2moving),
+            where,
+            fine=False,
         )
         starts = _starts(transforms, grid, frame2fixed, frame2moving, where)
         sides = score_pair(network, pair.fixed, pair.moving, starts)
