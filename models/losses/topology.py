@@ -42,7 +42,7 @@ def surprise(
         coarse = pool(displacement, factor) / factor if level else displacement
         found = surprise_map(one - warp(other, coarse), variance)
         total = total + (F.interpolate(found, scale_factor=factor, mode="nearest") if level else found)
-    return total
+    return total / sum(network.widths) if network.reduction == "mean" else total
 
 
 def score(

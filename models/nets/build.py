@@ -25,7 +25,8 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequ
     description
         ``kind`` and what that kind needs: ``channels`` and ``stem``, or ``atlas`` with ``tissues``,
         ``channels`` and ``hidden``, or ``primary`` and its ``options``; a topology network's ``dims``,
-        ``channels``, ``norm`` and, unless images are compared, ``features``, a description like this one.
+        ``channels``, ``norm``, ``reduction`` and, unless images are compared, ``features``, a description
+        like this one.
     n_labels
         Number of conditions of a segmentation network.
     shape
@@ -64,7 +65,13 @@ def _topology(description: Mapping[str, Any]) -> TopologyNetwork:
     inner = description.get("features")
     features = None if inner is None else build_network(inner, inner["n_labels"], inner["shape"])
     assert features is None or isinstance(features, LabelConditioned)
-    return TopologyNetwork(description["dims"], tuple(description["channels"]), description["norm"], features)
+    return TopologyNetwork(
+        description["dims"],
+        tuple(description["channels"]),
+        description["norm"],
+        features,
+        description["reduction"],
+    )
 
 
 def describe_features(entry: WeightsEntry) -> dict[str, Any]:

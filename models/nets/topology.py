@@ -117,6 +117,9 @@ class TopologyNetwork(nn.Module):
     features
         A segmentation network, of which the first :data:`STAGES` stages are compared; its weights stay as
         they are. Without it, the images themselves are compared (the paper's MSE variant).
+    reduction
+        ``"sum"``: the features' log-densities are added, as eq. 3 has it; ``"mean"``: averaged, for
+        neighbouring features say much the same and are no independent evidence.
     momentum
         Share by which a training step moves the running prior.
     """
@@ -129,10 +132,11 @@ class TopologyNetwork(nn.Module):
         channels: Sequence[int] = (64, 128, 256),
         norm: str = "batch",
         features: LabelConditioned | None = None,
+        reduction: str = "sum",
         momentum: float = 0.01,
     ) -> None:
         super().__init__()
-        self.dims, self.momentum = dims, momentum
+        self.dims, self.reduction, self.momentum = dims, reduction, momentum
         self.posterior_network = DisplacementUNet(dims, channels, norm)
         self.features = None if features is None else features.requires_grad_(False)
         widths = (1,) if features is None else features.stage_channels[:STAGES]

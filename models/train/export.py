@@ -62,7 +62,7 @@ def describe_topology(model: dict[str, Any]) -> dict[str, Any]:
     [4, 8]
     """
     named = {f.name: f.default for f in fields(TopologyTask) if f.init and f.default is not MISSING}
-    chosen = {key: model.get(key, named[key]) for key in ("dims", "channels", "norm", "start")}
+    chosen = {key: model.get(key, named[key]) for key in ("dims", "channels", "norm", "reduction", "start")}
     name = model.get("features", named["features"])
     features = None if name == "image" else describe_features(resolver.find_weights(name))
     return {"kind": "topology", **chosen, "channels": list(chosen["channels"]), "features": features}

@@ -46,6 +46,8 @@ class TopologyTask:
         Of the posterior's U-Net.
     features
         One of :data:`FEATURES`; the segmentation network's weights must be found.
+    reduction
+        ``"sum"`` or ``"mean"`` over the features, of the network.
     start
         One of :data:`STARTS`. A small network reaches in an hour what the registration network leaves open,
         not a whole registration (docs/decisions/0009).
@@ -65,6 +67,7 @@ class TopologyTask:
     channels: tuple[int, ...] = (64, 128, 256)
     norm: str = "batch"
     features: str = "semantic"
+    reduction: str = "sum"
     start: str = "none"
     pairs: int = 1
     slices: int = 16
@@ -92,7 +95,7 @@ class TopologyTask:
             found = load_network(find_weights(self.features))
             assert isinstance(found, LabelConditioned)
             inner = found
-        model = TopologyNetwork(self.dims, self.channels, self.norm, inner).to(self.device)
+        model = TopologyNetwork(self.dims, self.channels, self.norm, inner, self.reduction).to(self.device)
         batch = self.batch(np.random.default_rng(0))
         with torch.no_grad():
             fixed, _, start = batch

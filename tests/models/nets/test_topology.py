@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hyperprep.models.losses.topology import bound, brain_union, score
+from hyperprep.models.losses.topology import bound, brain_union, score, surprise
 from hyperprep.models.losses.variational import divergence_map
 from hyperprep.models.nets.build import build_network
 from hyperprep.models.nets.head_unet import HeadConditionedUNet
@@ -86,9 +86,21 @@ def test_map_sums_to_the_bound_where_nothing_is_drawn():
 
 def test_a_description_makes_the_same_network():
     inner = {"kind": "semantic", "channels": [4, 6, 8], "stem": 1, "n_labels": 3, "shape": [8, 8, 8]}
-    described = {"kind": "topology", "dims": 3, "channels": [4, 6], "norm": "instance", "features": inner}
+    described = {"kind": "topology", "dims": 3, "channels": [4, 6], "norm": "instance", "reduction": "mean"}
+    described["features"] = inner
     network = build_network(described)
     again = build_network(described)
     again.load_state_dict(network.state_dict())
     assert network.widths == (4, 6, 8)
     assert build_network({**described, "features": None}).widths == (1,)
+
+
+def test_the_mean_over_features_divides_by_their_number():
+    torch.manual_seed(0)
+    inner = HeadConditionedUNet(3, (4, 6, 8), stem=1)
+    fixed, moving = torch.rand(1, 1, 8, 8, 8), torch.rand(1, 1, 8, 8, 8)
+    still = torch.zeros(1, 3, 8, 8, 8)
+    both = [TopologyNetwork(3, (4,), "none", inner, reduction) for reduction in ("sum", "mean")]
+    added, averaged = (surprise(n, n.describe(fixed), n.describe(moving), still) for n in both)
+    assert torch.allclose(added, 18 * averaged, rtol=1e-4)
+    assert added.shape == fixed.shape
