@@ -108,6 +108,12 @@ class Settings:
         Average the registrations of both directions.
     longitudinal
         Also register every later session of a participant to the first one.
+    topology
+        Map where each scan and the template have no match.
+    topology_mask
+        Register again with those places left out; asks for the maps too.
+    controls
+        Group level: text file with the labels of the participants who are controls of those maps.
     labels
         Regions to segment: names, FreeSurfer numbers, super-regions or ``all``.
     few_shot
@@ -164,6 +170,9 @@ class Settings:
     refine: str = "ncc"
     symmetric: bool = False
     longitudinal: bool = False
+    topology: bool = False
+    topology_mask: bool = False
+    controls: Path | None = None
     labels: tuple[str, ...] = ("all",)
     few_shot: tuple[tuple[str, Path], ...] = ()
     skull_strip_t1w: str = "auto"

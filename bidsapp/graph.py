@@ -11,7 +11,7 @@ from typing import Any
 from hyperprep import __version__
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.logs import LOGGER, participant_log_dir, shared_log_dir
-from hyperprep.bidsapp.preflight import Plan
+from hyperprep.bidsapp.preflight import Plan, wants_topology
 from hyperprep.bidsapp.query import ParticipantInput
 from hyperprep.workflows.participant import participant_workflow_name
 from hyperprep.workflows.settings import AnatSettings
@@ -37,6 +37,10 @@ def anat_settings(settings: Settings, plan: Plan) -> AnatSettings:
         omp_nthreads=settings.threads_per_node,
         weights_dir=settings.weights_dir,
         weights_sha256=plan.weights_sha256,
+        topology=wants_topology(settings),
+        topology_calibrated=plan.control_statistics is not None,
+        topology_mask=settings.topology_mask,
+        control_statistics=plan.control_statistics,
     )
 
 

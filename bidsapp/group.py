@@ -10,6 +10,7 @@ from typing import Any
 from hyperprep.bidsapp.cohort import TABLE as LAMBDA_TABLE
 from hyperprep.bidsapp.cohort import write_cohort_lambda
 from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.controls import STATISTICS, write_controls
 from hyperprep.bidsapp.figures import MANY, Figures, write_table
 from hyperprep.bidsapp.logs import LOGGER
 from hyperprep.bidsapp.participants import available_participants
@@ -65,6 +66,12 @@ def run_group(settings: Settings) -> int:
         LOGGER.warning("without results: %s", ", ".join(f"sub-{label}" for label in missing))
     cohort = write_cohort_lambda(settings.output_dir, chosen, settings.session_label)
     tuned = "" if cohort is None else f" Lambda that suits all scans together: {cohort:.2f} ({LAMBDA_TABLE})."
+    if settings.controls is not None:
+        made = write_controls(settings.output_dir, settings.controls)
+        tuned += (
+            f" Statistics of {len(made.controls)} controls in {STATISTICS}: run the participant level with "
+            "--topology again."
+        )
     note = f"; without results: {', '.join(missing)}" if missing else ""
     print(f"HyperPrep group level: {done} scan(s) in {table}{note}. Page: {page}.{tuned}")
     return 1 if missing else 0

@@ -67,6 +67,8 @@ class Plan:
         Name and arguments of the Nipype plugin asked for; ``None`` is our own.
     verdict
         What the BIDS validator said.
+    control_statistics
+        Scores of controls that topology-change maps are compared with; ``None`` where there are none.
     """
 
     participants: tuple[str, ...]
@@ -77,6 +79,7 @@ class Plan:
     few_shot: tuple[FewShotTask, ...] = ()
     plugin: tuple[str, Mapping[str, Any]] | None = None
     verdict: Verdict = field(default_factory=Verdict)
+    control_statistics: Path | None = None
 
 
 class _Problems:
@@ -132,6 +135,7 @@ def preflight(settings: Settings) -> Plan:
         problems.attempt(check_database, settings)
     problems.attempt(check_labels, settings.labels)
     problems.attempt(check_lambda_regions, settings)
+    problems.attempt(check_controls, settings)
     plugin = problems.attempt(read_plugin, settings.use_plugin)
     problems.attempt(check_plugin, settings, plugin)
     template = problems.attempt(find_template, settings.template)
@@ -142,6 +146,11 @@ def preflight(settings: Settings) -> Plan:
         added = problems.attempt(check_few_shot_weights, settings.weights_dir)
         digests = {**(digests or {}), **(added or {})}
     tasks = [problems.attempt(find_task, name, folder) for name, folder in settings.few_shot]
+    topology = (
+        problems.attempt(check_topology, settings, template)
+        if template and wants_topology(settings)
+        else None
+    )
     device = problems.attempt(device_of_run, settings.device, plugin)
     verdict = Verdict()
     if participants and not settings.skip_bids_validation:
@@ -153,7 +162,8 @@ def preflight(settings: Settings) -> Plan:
         participants=participants or (),
         template=checked or Template(),
         output_spaces=spaces or (),
-        weights_sha256=digests or {},
+        weights_sha256={**(digests or {}), **({"topology": topology[0]} if topology else {})},
+        control_statistics=topology[1] if topology else None,
         device=device or "cpu",
         few_shot=tuple(task for task in tasks if task is not None),
         plugin=plugin,
@@ -265,3 +275,79 @@ def check_weights(weights_dir: Path | None) -> Mapping[str, str]:
     }
     problems.stop_if_any()
     return {name: entry.sha256 for name, entry in found.items() if entry is not None}
+
+
+def wants_topology(settings: Settings) -> bool:
+    """Say whether topology-change maps are asked for.
+
+    Examples
+    --------
+    >>> fixed = {"bids_dir": Path("/in"), "output_dir": Path("/out"), "analysis_level": "participant"}
+    >>> wants_topology(Settings(**fixed)), wants_topology(Settings(**fixed, topology_mask=True))
+    (False, True)
+    """
+    return settings.topology or settings.topology_mask
+
+
+def check_controls(settings: Settings) -> None:
+    """Check that control participants are listed where they have an effect.
+
+    Raises
+    ------
+    UsageError
+        If they are given at the participant level.
+    """
+    if settings.controls is not None:
+        raise UsageError(
+            "--controls belongs to the group level; the participant level uses the statistics that it makes: "
+            "leave it out."
+        )
+
+
+def check_topology(settings: Settings, template: Template) -> tuple[str, Path | None]:
+    """Find the weights of the topology-change maps, and statistics of controls that belong to them.
+
+    Those of the data set's own controls, which the group level writes, come before those that ship.
+
+    Returns
+    -------
+    tuple of str and Path or None
+        sha256 of the weights, and the statistics.
+
+    Raises
+    ------
+    WeightsError
+        If the weights are missing.
+    UsageError
+        If the maps shall mask the registration and there are no statistics, or the registration is not
+        refined.
+    """
+    from hyperprep.bidsapp.controls import STATISTICS
+    from hyperprep.models.spatial.controls import ControlStatistics
+    from hyperprep.models.weights import find_controls, find_weights
+
+    option = "--topology-mask" if settings.topology_mask else "--topology"
+    try:
+        entry = find_weights("topology", weights_dir=settings.weights_dir)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{option}: the network of these maps is not part of this installation. {error}"
+        ) from error
+    own = settings.output_dir / STATISTICS
+    found = own if own.is_file() else find_controls(entry)
+    known = None if found is None else ControlStatistics.load(found)
+    if known is not None and (known.weights_sha256, known.reference) != (entry.sha256, template.name):
+        if found == own:
+            raise UsageError(
+                f"{option}: {own} was made with other weights or another template ({known.reference}). Run "
+                "the group level with --controls again, or delete it."
+            )
+        found = None  # those that ship hold for the default template only
+    if settings.topology_mask and found is None:
+        raise UsageError(
+            "--topology-mask needs statistics of controls: run with --topology, then the group level with "
+            "--controls FILE, then this."
+        )
+    if settings.topology_mask and settings.refine == "none":
+        raise UsageError("--topology-mask acts on the refinement: leave --refine none out.")
+    return entry.sha256, found

@@ -47,6 +47,7 @@ PATTERNS = (
     _STEM
     + "_from-{from}_to-{to}_mode-{mode<image|points>|image}[_desc-{desc}]"
     + "_{suffix<xfm>|xfm}{extension<.txt|.h5|.tsv|.json|.nii.gz>}",
+    _STEM + _SPACE + "_{suffix<topology>}{extension<.nii.gz|.json|.tsv>|.nii.gz}",
     _STEM + "[_desc-{desc}]_{suffix<quality>}{extension<.json>}",
     _FIGURE + _SPACE + "_{suffix<T1w|mask|dseg|xfm|quality>}{extension<.svg|.html|.png|.json|.tsv>|.svg}",
 )

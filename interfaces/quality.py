@@ -9,7 +9,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface
 
 from hyperprep.interfaces.base import defined, write_json
 
-_STEPS = ("conform", "bias", "locate", "prealign", "segment", "register")
+_STEPS = ("conform", "bias", "locate", "prealign", "segment", "register", "topology")
 #: Figures of the registration that carry no prefix; what else it tells is called ``register_<key>``.
 _PLAIN = ("lambda", "similarity", "sd_log_jacobian", "folding_percent")
 
@@ -24,6 +24,12 @@ _REGISTRATION_FIELDS = {
     "sd_log_jacobian": "SDLogJacobian",
     "prealign_success": "PrealignmentSucceeded",
 }
+_TOPOLOGY_FIELDS = {
+    "topology_weights_sha256": "WeightsSHA256",
+    "topology_calibrated": "Calibrated",
+    "topology_controls": "NumberOfControls",
+    "topology_threshold": "ZThreshold",
+}
 
 
 class _CollectQualityInputSpec(BaseInterfaceInputSpec):
@@ -33,6 +39,7 @@ class _CollectQualityInputSpec(BaseInterfaceInputSpec):
     prealign = File(exists=True, desc="metrics of AffinePrealign")
     segment = File(exists=True, desc="metrics of ConditionalSegmentation")
     register = File(exists=True, desc="metrics of HyperMorph")
+    topology = File(exists=True, desc="metrics of TopologyChange")
     volumes = File(exists=True, desc="metrics of MeasureVolumes")
     template_dseg = File(exists=True, desc="structures of the template")
     dseg_affine = File(exists=True, desc="the scan's structures on the template's grid, aligned affinely")
@@ -43,6 +50,7 @@ class _CollectQualityOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="flat JSON of all figures")
     segmentation_meta = traits.Dict(desc="what the sidecars of the segmentations tell")
     registration_meta = traits.Dict(desc="what the sidecars of everything in standard space tell")
+    topology_meta = traits.Dict(desc="what the sidecars of the topology-change maps tell")
 
 
 class CollectQuality(SimpleInterface):
@@ -76,6 +84,7 @@ class CollectQuality(SimpleInterface):
         figures.update(self._overlaps())
         self._results["out_file"] = write_json(figures, Path(runtime.cwd) / "quality.json")
         self._results["segmentation_meta"] = sidecar_fields(figures, _SEGMENTATION_FIELDS)
+        self._results["topology_meta"] = sidecar_fields(figures, _TOPOLOGY_FIELDS)
         self._results["registration_meta"] = sidecar_fields(figures, _REGISTRATION_FIELDS)
         return runtime
 

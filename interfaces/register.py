@@ -67,6 +67,11 @@ class _HyperMorphInputSpec(_PairInputSpec):
     symmetric = traits.Bool(
         False, usedefault=True, desc="register in both directions and take the average; twice the time"
     )
+    fixed_weight = File(
+        exists=True,
+        desc="in [0, 1], in the fixed image's space: how much each place counts when the result is refined; "
+        "0 where no match exists",
+    )
 
 
 class _HyperMorphOutputSpec(_MetricsOutputSpec):
@@ -115,11 +120,19 @@ class HyperMorph(ModelInterface):
             search=self.inputs.lambda_search,
             refine=self.inputs.refine,
             symmetric=self.inputs.symmetric,
+            **self._weighting(),
             sweep_steps=self.inputs.sweep_steps,
             **self._model_options(),
         )
         self._save(made, fixed, folder)
         return {**made.metrics, "weights_sha256": digest, "lambda": made.lam, "refine": self.inputs.refine}
+
+    def _weighting(self) -> dict[str, Any]:
+        """Read the weight of the fixed image's places, where there is one."""
+        import nibabel as nb
+
+        path = defined(self.inputs.fixed_weight)
+        return {"fixed_weight": nb.load(path)} if path else {}
 
     def _save(self, made: Any, fixed: Any, folder: Path) -> None:
         import nibabel as nb

@@ -24,6 +24,7 @@ from hyperprep.workflows.resample import init_resample_wf
 from hyperprep.workflows.segment import init_segment_wf
 from hyperprep.workflows.settings import AnatSettings, OutputSpace, Scan, Template
 from hyperprep.workflows.template import TEMPLATE_FIELDS, reference_field
+from hyperprep.workflows.topology import add_topology
 
 SWEEP_STEPS = 11
 """How many values of lambda the report's slider has, evenly spaced over [0, 1]."""
@@ -161,21 +162,24 @@ def init_anat_wf(
     segment_wf = init_segment_wf(
         labels=settings.labels, use_mask=source != "network", voxels=scan.voxels, **model
     )
-    register_wf = init_register_wf(
-        lam=settings.lam,
-        lambda_regions=settings.lambda_regions,
-        refine=settings.refine,
-        symmetric=settings.symmetric,
-        sweep_steps=SWEEP_STEPS if settings.reportlets else 0,
-        given_dseg=scan.dseg is not None,
-        voxels=both,
+    registration: dict[str, Any] = {
+        "lam": settings.lam,
+        "lambda_regions": settings.lambda_regions,
+        "refine": settings.refine,
+        "symmetric": settings.symmetric,
+        "given_dseg": scan.dseg is not None,
+        "voxels": both,
         **model,
+    }
+    register_wf = init_register_wf(
+        sweep_steps=SWEEP_STEPS if settings.reportlets else 0,
+        weighted=settings.masks_registration,
+        **registration,
     )
     workflow.connect([
         (conform_wf, brain_mask_wf, [("outputnode.t1w_preproc", "inputnode.t1w")]),
         (conform_wf, prealign_wf, [("outputnode.t1w_preproc", "inputnode.t1w")]),
         (conform_wf, segment_wf, [("outputnode.t1w_preproc", "inputnode.t1w")]),
-        (conform_wf, register_wf, [("outputnode.t1w_preproc", "inputnode.t1w")]),
         (inputnode, prealign_wf, [
             ("template", "inputnode.template"),
             ("template_mask", "inputnode.template_mask"),
@@ -187,13 +191,6 @@ def init_anat_wf(
         ]),
         (brain_mask_wf, segment_wf, [("outputnode.mask", "inputnode.t1w_mask")]),
         (prealign_wf, segment_wf, [("outputnode.t1w2template_xfm", "inputnode.t1w2template_xfm")]),
-        (prealign_wf, register_wf, [("outputnode.t1w2template_xfm", "inputnode.t1w2template_xfm")]),
-        (inputnode, register_wf, [
-            ("template_brain", "inputnode.template_brain"),
-            ("template_mask", "inputnode.template_mask"),
-            ("template_dseg", "inputnode.template_dseg"),
-        ]),
-        (segment_wf, register_wf, [("outputnode.brain_mask", "inputnode.t1w_mask")]),
         (conform_wf, outputnode, [("outputnode.t1w_preproc", "t1w_preproc")]),
         (segment_wf, outputnode, [
             (f"outputnode.{field}", field) for field in ("brain_mask", "dseg", "all_dseg")
@@ -207,16 +204,41 @@ def init_anat_wf(
             ("outputnode.std2t1w_xfm", "std2t1w_xfm"),
         ]),
     ])  # fmt: skip
-    if scan.dseg is None:
-        workflow.connect([(segment_wf, register_wf, [("outputnode.all_dseg", "inputnode.t1w_dseg")])])
-    else:
-        register_wf.inputs.inputnode.t1w_dseg = str(scan.dseg)
+    _connect_register(workflow, register_wf, scan)
     quality = _add_quality(workflow, scan, template, settings)
+    if settings.topology:
+        before = register_wf
+        if settings.masks_registration:
+            before = init_register_wf(**registration, name="first_register_wf")
+            before.__desc__ = ""
+            _connect_register(workflow, before, scan)
+        add_topology(workflow, before, quality, scan, template, settings)
     _add_sinks(workflow, quality, scan, template, settings, output_spaces)
     add_few_shot(workflow, scan, settings, model)
     if settings.reportlets:
         _add_reportlets(workflow, quality, scan, template, settings)
     return workflow
+
+
+def _connect_register(workflow: Workflow, register_wf: Workflow, scan: Scan) -> None:
+    """Give a registration the scan, its segmentation and the template."""
+    inputnode, conform_wf, prealign_wf, segment_wf = (
+        workflow.get_node(name) for name in ("inputnode", "conform_wf", "prealign_wf", "segment_wf")
+    )
+    workflow.connect([
+        (conform_wf, register_wf, [("outputnode.t1w_preproc", "inputnode.t1w")]),
+        (prealign_wf, register_wf, [("outputnode.t1w2template_xfm", "inputnode.t1w2template_xfm")]),
+        (inputnode, register_wf, [
+            ("template_brain", "inputnode.template_brain"),
+            ("template_mask", "inputnode.template_mask"),
+            ("template_dseg", "inputnode.template_dseg"),
+        ]),
+        (segment_wf, register_wf, [("outputnode.brain_mask", "inputnode.t1w_mask")]),
+    ])  # fmt: skip
+    if scan.dseg is None:
+        workflow.connect([(segment_wf, register_wf, [("outputnode.all_dseg", "inputnode.t1w_dseg")])])
+    else:
+        register_wf.inputs.inputnode.t1w_dseg = str(scan.dseg)
 
 
 def _add_quality(workflow: Workflow, scan: Scan, template: Template, settings: AnatSettings) -> pe.Node:

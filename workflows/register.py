@@ -24,6 +24,7 @@ def init_register_wf(
     symmetric: bool = False,
     sweep_steps: int = 0,
     given_dseg: bool = False,
+    weighted: bool = False,
     device: str = "cpu",
     omp_nthreads: int = 1,
     weights_dir: Path | None = None,
@@ -47,6 +48,8 @@ def init_register_wf(
         How many evenly spaced lambdas are also registered, for the report's slider; 0 for none.
     given_dseg : bool
         The scan's structures come from elsewhere; only the methods text says so.
+    weighted : bool
+        ``template_weight`` says how much each place of the template counts in the refinement.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     omp_nthreads : int
@@ -68,6 +71,8 @@ def init_register_wf(
         The skull-stripped template, its brain mask and its structures.
     t1w2template_xfm
         ITK transform of the prealignment.
+    template_weight
+        Weight of each place, in [0, 1]; only with ``weighted``.
 
     Outputs
     -------
@@ -103,8 +108,18 @@ def init_register_wf(
             else "\n"
         )
     )
+    if weighted:
+        workflow.__desc__ += (
+            "Places that an earlier registration could not match with the template were left out of the "
+            "similarity.\n"
+        )
     scan = ["t1w", "t1w_mask", "t1w_dseg", "t1w2template_xfm"]
-    template = ["template_brain", "template_mask", "template_dseg"]
+    template = [
+        "template_brain",
+        "template_mask",
+        "template_dseg",
+        *(["template_weight"] if weighted else []),
+    ]
     outputs = [
         "t1w2std_xfm",
         "std2t1w_xfm",
@@ -155,4 +170,6 @@ def init_register_wf(
             ("out_metrics", "register_metrics"),
         ]),
     ])  # fmt: skip
+    if weighted:
+        workflow.connect([(inputnode, register, [("template_weight", "fixed_weight")])])
     return workflow

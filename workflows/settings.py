@@ -243,6 +243,14 @@ class AnatSettings:
         What a failed prealignment does to its scan.
     reportlets : bool
         Draw the figures of the report.
+    topology : bool
+        Map where each scan and the template have no match.
+    topology_calibrated : bool
+        Control statistics for those maps are there.
+    topology_mask : bool
+        Register a second time with the places that have no match left out; needs both of the above.
+    control_statistics : Path or None
+        NPZ of the group level; None takes those beside the weights.
     """
 
     bids_dir: Path
@@ -263,3 +271,12 @@ class AnatSettings:
     few_shot: tuple[FewShotTask, ...] = ()
     on_failure: Literal["raise", "warn"] = "raise"
     reportlets: bool = True
+    topology: bool = False
+    topology_calibrated: bool = False
+    topology_mask: bool = False
+    control_statistics: Path | None = None
+
+    @property
+    def masks_registration(self) -> bool:
+        """Whether scans are registered twice, the second time without places that have no match."""
+        return self.topology and self.topology_calibrated and self.topology_mask

@@ -135,7 +135,7 @@ def _check_group(settings: Settings) -> None:
     """Refuse options that only the participant level obeys."""
     obeyed = {
         "bids_dir", "output_dir", "analysis_level", "participant_label", "session_label", "config_file",
-        "offline", "verbose", "run_uuid", "work_dir",
+        "offline", "verbose", "run_uuid", "work_dir", "controls",
     }  # fmt: skip
     defaults = Settings(bids_dir=settings.bids_dir, output_dir=settings.output_dir, analysis_level="group")
     ignored = sorted(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, _ArgumentGroup
 
 from hyperprep.bidsapp.cli import types
 from hyperprep.bidsapp.config import DEFAULT_TEMPLATE
@@ -58,6 +58,7 @@ def add_workflow_options(parser: ArgumentParser) -> None:
         action="store_true",
         help="register scan and template in both directions and take the average (twice the time)",
     )
+    _add_topology_options(group)
     group.add_argument(
         "--longitudinal",
         dest="longitudinal",
@@ -103,4 +104,28 @@ def add_workflow_options(parser: ArgumentParser) -> None:
         dest="offline",
         action="store_true",
         help="refuse every network connection of the program; nothing is downloaded without it either",
+    )
+
+
+def _add_topology_options(group: _ArgumentGroup) -> None:
+    """Add the options of the topology-change maps."""
+    group.add_argument(
+        "--topology",
+        dest="topology",
+        action="store_true",
+        help="map where scan and template have no match, such as lesions and resections",
+    )
+    group.add_argument(
+        "--topology-mask",
+        "--topology_mask",
+        dest="topology_mask",
+        action="store_true",
+        help="make those maps, and register again with the places that have no match left out",
+    )
+    group.add_argument(
+        "--controls",
+        dest="controls",
+        type=types.existing_file,
+        metavar="FILE",
+        help="group level: text file that lists the participants whose maps are the controls' (one per line)",
     )

@@ -8,6 +8,7 @@ from hyperprep.interfaces.reportlets.jacobian import JacobianMap
 from hyperprep.interfaces.reportlets.segmentation import LabelContours
 from hyperprep.interfaces.reportlets.slider import LambdaSlider
 from hyperprep.interfaces.reportlets.summary import Summary
+from hyperprep.interfaces.reportlets.topology import TopologyMap
 
 __all__ = [
     "BeforeAfter",
@@ -17,5 +18,6 @@ __all__ = [
     "LambdaCurve",
     "LambdaSlider",
     "Summary",
+    "TopologyMap",
     "WarpedGrid",
 ]

@@ -57,6 +57,7 @@ class AtlasUNet(LabelConditioned):
         super().__init__()
         self.n_labels, self.shape = n_labels, tuple(shape)
         self.own, self.features = channels[0], channels[0] + n_tissues - 1
+        self.stage_channels = tuple(channels)
         self.prior_shape = tuple(n // PRIOR_SPACING for n in shape)
         self.register_buffer("prior", torch.zeros(n_labels, math.prod(self.prior_shape)))
         self.register_buffer("tissue", torch.zeros(n_labels, n_tissues))
@@ -145,17 +146,29 @@ class AtlasUNet(LabelConditioned):
         posterior = torch.softmax(log_prior + likelihood, dim=1).view(*self.shape, -1)
         return posterior, (likelihood[:, 1:] - likelihood[:, :1]).view(*self.shape, -1)
 
+    def stages(self, image: torch.Tensor, count: int | None = None) -> list[torch.Tensor]:
+        """Give the encoder's features, finest stage first."""
+        posterior = torch.stack([self.evidence(one[0])[0] for one in image]).movedim(-1, 1)
+        return self._encode(image, posterior, count)
+
+    def _encode(
+        self, image: torch.Tensor, posterior: torch.Tensor, count: int | None = None
+    ) -> list[torch.Tensor]:
+        x = torch.cat([image, posterior], dim=1).contiguous(memory_format=torch.channels_last_3d)
+        found = []
+        for level, block in enumerate(self.down[:count]):
+            x = block(x if level == 0 else F.max_pool3d(x, 2))
+            if level == 1:
+                x = x + self.place(torch.sigmoid(self._volumes()))
+            found.append(x)
+        return found
+
     def trunk(self, image: torch.Tensor) -> torch.Tensor:
         """Compute what all labels share: (B, 1, *shape) -> (B, features, *shape)."""
         found = [self.evidence(one[0]) for one in image]
         posterior, ratio = (torch.stack(v).movedim(-1, 1) for v in zip(*found, strict=True))
-        x = torch.cat([image, posterior], dim=1).contiguous(memory_format=torch.channels_last_3d)
-        skips = []
-        for level, block in enumerate(self.down):
-            x = block(x if level == 0 else F.max_pool3d(x, 2))
-            if level == 1:
-                x = x + self.place(torch.sigmoid(self._volumes()))
-            skips.append(x)
+        skips = self._encode(image, posterior)
+        x = skips[-1]
         for lift, block, skip in zip(self.lift, self.up, skips[-2::-1], strict=True):
             x = block(F.interpolate(lift(x), scale_factor=2, mode="nearest") + skip)
         return torch.cat([x, 0.25 * ratio], dim=1)

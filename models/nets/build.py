@@ -9,8 +9,12 @@ from torch import nn
 
 from hyperprep.exceptions import WeightsError
 from hyperprep.models.nets.atlas_unet import AtlasUNet
-from hyperprep.models.nets.head_unet import HeadConditionedUNet
+from hyperprep.models.nets.head_unet import HeadConditionedUNet, LabelConditioned
+from hyperprep.models.nets.topology import TopologyNetwork
 from hyperprep.models.weights import WeightsEntry, load_state
+
+SEGMENTING = ("locate", "segment", "semantic")
+"""Kinds of networks that segment."""
 
 
 def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequence[int] = ()) -> nn.Module:
@@ -20,7 +24,9 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequ
     ----------
     description
         ``kind`` and what that kind needs: ``channels`` and ``stem``, or ``atlas`` with ``tissues``,
-        ``channels`` and ``hidden``, or ``primary`` and its ``options``, or ``channels`` and ``levels``.
+        ``channels`` and ``hidden``, or ``primary`` and its ``options``, or ``channels`` and ``levels``; a
+        topology network's ``dims``, ``channels``, ``norm``, ``reduction`` and, unless images are compared,
+        ``features``, a description like this one.
     n_labels
         Number of conditions of a segmentation network.
     shape
@@ -37,11 +43,13 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequ
     4
     """
     kind = description.get("kind")
-    if kind in ("locate", "segment") and description.get("atlas"):
+    if kind == "topology":
+        return _topology(description)
+    if kind in SEGMENTING and description.get("atlas"):
         return AtlasUNet(
             n_labels, description["tissues"], shape, tuple(description["channels"]), description["hidden"]
         )
-    if kind in ("locate", "segment"):
+    if kind in SEGMENTING:
         return HeadConditionedUNet(n_labels, tuple(description["channels"]), description["stem"])
     if kind == "hypermorph":
         from hyperprep.models.nets.hypermorph import HyperMorph
@@ -55,6 +63,40 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequ
         f"The weights describe a network of kind {kind!r}, which this version does not know. "
         "Update hyperprep."
     )
+
+
+def _topology(description: Mapping[str, Any]) -> TopologyNetwork:
+    inner = description.get("features")
+    features = None if inner is None else build_network(inner, inner["n_labels"], inner["shape"])
+    assert features is None or isinstance(features, LabelConditioned)
+    return TopologyNetwork(
+        description["dims"],
+        tuple(description["channels"]),
+        description["norm"],
+        features,
+        description["reduction"],
+    )
+
+
+def describe_features(entry: WeightsEntry) -> dict[str, Any]:
+    """Describe a segmentation network as the ``features`` of a topology network.
+
+    Parameters
+    ----------
+    entry
+        Weights of the segmentation network.
+
+    Returns
+    -------
+    dict
+        Its description, with ``n_labels``, ``shape`` and the digest of the weights.
+    """
+    return {
+        **entry.metadata["network"],
+        "n_labels": len(entry.metadata.get("labels", ())),
+        "shape": entry.metadata["grid"]["shape"],
+        "sha256": entry.sha256,
+    }
 
 
 def load_network(entry: WeightsEntry) -> nn.Module:

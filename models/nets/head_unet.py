@@ -76,6 +76,29 @@ class LabelConditioned(nn.Module):
     n_labels: int
     stem: int
     features: int
+    stage_channels: tuple[int, ...]
+
+    @property
+    def divisor(self) -> int:
+        """What each side of the image must be divisible by."""
+        raise NotImplementedError
+
+    def stages(self, image: torch.Tensor, count: int | None = None) -> list[torch.Tensor]:
+        """Give the encoder's features, finest stage first.
+
+        Parameters
+        ----------
+        image
+            (B, 1, *spatial) in [0, 1].
+        count
+            How many stages; all when not given.
+
+        Returns
+        -------
+        list of torch.Tensor
+            (B, stage_channels[s], *spatial / (stem 2^s)) of each stage s.
+        """
+        raise NotImplementedError
 
     def trunk(self, image: torch.Tensor) -> torch.Tensor:
         """Compute what all labels share: (B, 1, *spatial) -> (B, features, *spatial / stem)."""
@@ -157,6 +180,7 @@ class HeadConditionedUNet(LabelConditioned):
     def __init__(self, n_labels: int, channels: Sequence[int] = (32, 48, 96, 128), stem: int = 2) -> None:
         super().__init__()
         self.n_labels, self.stem, self.features = n_labels, stem, channels[0]
+        self.stage_channels = tuple(channels)
         self.down = nn.ModuleList()
         before = stem**3
         for c in channels:
@@ -178,13 +202,19 @@ class HeadConditionedUNet(LabelConditioned):
         """What each side of the image must be divisible by."""
         return int(self.stem * 2 ** (len(self.down) - 1))
 
+    def stages(self, image: torch.Tensor, count: int | None = None) -> list[torch.Tensor]:
+        """Give the encoder's features, finest stage first."""
+        x = space_to_depth(image, self.stem).contiguous(memory_format=torch.channels_last_3d)
+        found = []
+        for level, block in enumerate(self.down[:count]):
+            x = block(x if level == 0 else F.max_pool3d(x, 2))
+            found.append(x)
+        return found
+
     def trunk(self, image: torch.Tensor) -> torch.Tensor:
         """Compute what all labels share: (B, 1, *spatial) -> (B, features, *spatial / stem)."""
-        x = space_to_depth(image, self.stem).contiguous(memory_format=torch.channels_last_3d)
-        skips = []
-        for level, block in enumerate(self.down):
-            x = block(x if level == 0 else F.max_pool3d(x, 2))
-            skips.append(x)
+        skips = self.stages(image)
+        x = skips[-1]
         for lift, block, skip in zip(self.lift, self.up, skips[-2::-1], strict=True):
             x = block(F.interpolate(lift(x), scale_factor=2, mode="nearest") + skip)
         return x

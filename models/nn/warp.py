@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 
 def identity_grid(shape: tuple[int, ...] | torch.Size, like: torch.Tensor) -> torch.Tensor:
-    """Give voxel coordinates, (1, 3, *shape), on the device and in the type of ``like``.
+    """Give voxel coordinates, (1, D, *shape), on the device and in the type of ``like``.
 
     Examples
     --------
@@ -26,9 +26,9 @@ def warp(
     Parameters
     ----------
     image
-        (B, C, *spatial).
+        (B, C, *spatial), two or three spatial axes.
     displacement
-        (B, 3, *spatial), voxels, axis order of the array.
+        (B, D, *spatial), voxels, axis order of the array.
     mode
         ``"bilinear"`` (linear along each axis) or ``"nearest"``.
     padding
@@ -48,18 +48,18 @@ def warp(
     """
     shape = displacement.shape[2:]
     coordinates = []
-    for axis in (2, 1, 0):
+    for axis in reversed(range(len(shape))):
         scale = 2 / max(image.shape[axis + 2] - 1, 1)
         ramp = torch.arange(shape[axis], device=image.device, dtype=image.dtype) * scale - 1
-        view = [1, 1, 1, 1]
+        view = [1] * (len(shape) + 1)
         view[axis + 1] = shape[axis]
         coordinates.append(torch.add(ramp.view(view), displacement[:, axis], alpha=scale))
     where = torch.stack(coordinates, dim=-1)
     slabs = _slabs(image, shape[0])
     if slabs > 1:
-        where = where.view(slabs, shape[0] // slabs, *shape[1:], 3)
+        where = where.view(slabs, shape[0] // slabs, *shape[1:], len(shape))
     sampled = F.grid_sample(
-        image.expand(slabs * len(image), -1, -1, -1, -1),
+        image.expand(slabs * len(image), *image.shape[1:]),
         where,
         mode=mode,
         padding_mode=padding,

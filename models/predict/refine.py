@@ -83,12 +83,14 @@ def field_sigma(lam: float) -> float:
 class _Correlation:
     """The local correlation of a fixed image with moved ones; what depends on the fixed one is kept."""
 
-    def __init__(self, fixed: torch.Tensor) -> None:
+    def __init__(self, fixed: torch.Tensor, weight: torch.Tensor | None = None) -> None:
         mean, square = box_mean(torch.cat([fixed, fixed * fixed], dim=1), WINDOW).split(1, dim=1)
         self.fixed, self.mean = fixed, mean
         self.variance = (square - mean * mean).clamp_min_(0)
         self.centred = fixed - mean
         self.inside = (fixed > 0).to(fixed.dtype)
+        if weight is not None:  # a window that holds a place without a match says nothing either
+            self.inside = self.inside * -F.max_pool3d(-weight, WINDOW, stride=1, padding=WINDOW // 2)
 
     def gradient(self, moved: torch.Tensor) -> torch.Tensor:
         """Give the direction (1, 3, *spatial) in which each voxel's correlation grows.
@@ -126,6 +128,7 @@ def refine(
     *,
     lam: float,
     stages: Sequence[Stage] = STAGES,
+    weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Refine a deformation on this very pair.
 
@@ -140,6 +143,9 @@ def refine(
         Regularisation weight in [0, 1].
     stages
         Coarse to fine.
+    weight
+        (1, 1, *spatial) in [0, 1] on the fixed image's grid: how much each place counts. Where there is no
+        match, 0 leaves the deformation to its surroundings. All count alike when not given.
 
     Returns
     -------
@@ -150,13 +156,16 @@ def refine(
     parts = _around((fixed > 0) | (moving > 0), MARGIN_MM, multiple)
     whole = fixed.shape[2:]
     fixed, moving = (image[:, :, parts[0], parts[1], parts[2]] for image in (fixed, moving))
+    if weight is not None:
+        weight = weight[:, :, parts[0], parts[1], parts[2]]
     first = stages[0].field_mm
     field = _to_spacing(displacement, [n // first for n in whole])
     field = field[(slice(None), slice(None), *(slice(p.start // first, p.stop // first) for p in parts))]
     for stage in stages:
         f, m = (F.avg_pool3d(image, stage.image_mm) for image in (fixed, moving))
         field = _to_spacing(field, [n // stage.field_mm for n in fixed.shape[2:]])
-        field = _run(field, f, m, stage, field_sigma(lam) * stage.field_share)
+        w = None if weight is None else F.avg_pool3d(weight, stage.image_mm)
+        field = _run(field, f, m, stage, field_sigma(lam) * stage.field_share, w)
     last = stages[-1].field_mm
     pad = []
     for part, size in zip(reversed(parts), reversed(whole), strict=True):
@@ -165,9 +174,14 @@ def refine(
 
 
 def _run(
-    field: torch.Tensor, fixed: torch.Tensor, moving: torch.Tensor, stage: Stage, sigma: float
+    field: torch.Tensor,
+    fixed: torch.Tensor,
+    moving: torch.Tensor,
+    stage: Stage,
+    sigma: float,
+    weight: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    correlation, ratio = _Correlation(fixed), stage.field_mm // stage.image_mm
+    correlation, ratio = _Correlation(fixed, weight), stage.field_mm // stage.image_mm
     for _ in range(stage.steps):
         at_images = field if ratio == 1 else _to_spacing(field, fixed.shape[2:])
         update = correlation.gradient(warp(moving, at_images))

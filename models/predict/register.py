@@ -17,13 +17,13 @@ from hyperprep.exceptions import UsageError
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.hypermorph import HyperMorph
 from hyperprep.models.nets.hyperparameters import fixed_values, read_hyperparameters
-from hyperprep.models.nn.warp import integrate
+from hyperprep.models.nn.warp import integrate, resize, warp
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import BrainPair, make_pair, region_groups
 from hyperprep.models.predict.refine import as_field, invert_displacement
 from hyperprep.models.predict.refine import refine as refine_displacement
 from hyperprep.models.predict.rules import percentiles
-from hyperprep.models.predict.sampling import lattice_grid
+from hyperprep.models.predict.sampling import halved, lattice_grid
 from hyperprep.models.predict.trials import Trials
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.sweep import LambdaSweep
@@ -106,6 +106,7 @@ def register(
     search: Literal["bounded", "gradient"] = "bounded",
     refine: Literal["ncc", "none"] = "ncc",
     symmetric: bool = False,
+    fixed_weight: nb.Nifti1Image | None = None,
     sweep_steps: int = 0,
     weights: str | Path | None = None,
     weights_dir: str | Path | None = None,
@@ -143,6 +144,9 @@ def register(
     symmetric
         Register in both directions and take the average, so that exchanging the images exchanges the
         transforms; twice the time.
+    fixed_weight
+        In [0, 1], in the fixed image's space on any grid: how much each place counts in the refinement's
+        similarity. 0 where no match exists, as beside a lesion that the moving brain has.
     sweep_steps
         How many evenly spaced lambdas the result's ``sweep`` holds beside the chosen one; none when 0.
     weights, weights_dir, device, num_threads
@@ -198,7 +202,8 @@ def register(
         weight = max(chosen, MIN_REFINE_LAMBDA) if lam == "auto" else chosen
         displacement = None
         if refine == "ncc":
-            displacement = _refined(pair, velocity, weight, symmetric=symmetric)
+            counts = _weight_of(fixed_weight, grid, frame2fixed, where)
+            displacement = _refined(pair, velocity, weight, symmetric=symmetric, counts=counts)
         clock["refined"] = time.perf_counter()
         figures = {
             "lambda": chosen,
@@ -226,14 +231,37 @@ def register(
     return replace(result, moved=resample(moving, Grid.of(fixed), result.chain()))
 
 
-def _refined(pair: BrainPair, velocity: torch.Tensor, lam: float, *, symmetric: bool) -> torch.Tensor:
+def _weight_of(
+    img: nb.Nifti1Image | None, grid: Grid, frame2fixed: np.ndarray, where: torch.device
+) -> torch.Tensor | None:
+    """Bring a weight onto the refinement's grid, (1, 1, *fine); 1 where it does not reach."""
+    if img is None:
+        return None
+    lost = nb.Nifti1Image(1 - np.clip(img.get_fdata(dtype=np.float32), 0, 1), img.affine)
+    values = resample(lost, halved(grid), [frame2fixed]).get_fdata(dtype=np.float32)
+    return 1 - torch.from_numpy(values)[None, None].to(where)
+
+
+def _refined(
+    pair: BrainPair,
+    velocity: torch.Tensor,
+    lam: float,
+    *,
+    symmetric: bool,
+    counts: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Refine the network's velocity; where asked for, in both directions, and take the average."""
     assert pair.fixed_fine is not None
     assert pair.moving_fine is not None
-    there = refine_displacement(integrate(velocity, steps=6), pair.fixed_fine, pair.moving_fine, lam=lam)
+    forward, backward = integrate(velocity, steps=6), integrate(-velocity, steps=6)
+    there = refine_displacement(forward, pair.fixed_fine, pair.moving_fine, lam=lam, weight=counts)
     if not symmetric:
         return there
-    back = refine_displacement(integrate(-velocity, steps=6), pair.moving_fine, pair.fixed_fine, lam=lam)
+    moved = counts
+    if counts is not None:
+        factor = counts.shape[2] / backward.shape[2]
+        moved = warp(counts, resize(backward, counts.shape[2:], factor=factor))
+    back = refine_displacement(backward, pair.moving_fine, pair.fixed_fine, lam=lam, weight=moved)
     return (there + invert_displacement(back)) / 2
 
 

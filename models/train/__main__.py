@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import tomli_w
 import torch
 
 from hyperprep.exceptions import HyperPrepError
@@ -24,6 +25,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--maps", type=Path, required=True, help="label maps made by 'prepare'")
     run.add_argument("--run-dir", type=Path, help="checkpoint, curve and result (default: runs/CONFIG)")
     run.add_argument("--max-time", type=float, metavar="MINUTES", help="stop after this much training in all")
+    run.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change an entry of the configuration"
+    )
     run.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     run.add_argument("--threads", type=int, help="processor threads")
     run.add_argument(
@@ -96,7 +100,7 @@ def _run(args: argparse.Namespace) -> None:
 
     if args.threads:
         torch.set_num_threads(args.threads)
-    config = configure.read_config(args.config)
+    config = configure.override(configure.read_config(args.config), args.set)
     processes = launched_processes()
     several = processes.count > 1
     name = device_of_process(args.device, processes.local_rank) if several else args.device
@@ -109,6 +113,8 @@ def _run(args: argparse.Namespace) -> None:
     if processes.leads:
         shipped = Path(configure.__file__).parent / "configs" / f"{args.config}.toml"
         shutil.copyfile(source if source.exists() else shipped, run_dir / "config.toml")
+        if args.set:
+            (run_dir / "config.toml").write_text(tomli_w.dumps(config))
     task = configure.task_of(config, maps, str(device))
     schedule = configure.schedule_of(config, max_minutes=args.max_time)
     loop.train(task, replace(schedule, batches_per_step=args.batches), run_dir, device=device)

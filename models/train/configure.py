@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.train.loop import Schedule, Task
 
-NETWORKS = ("locate", "segment", "hypermorph", "neuralizer")
+NETWORKS = ("locate", "segment", "hypermorph", "neuralizer", "semantic", "topology")
 _TOP = {"network", "seed", "steps", "max_minutes", "learning_rate", "lattice", "model", "images"}
 
 
@@ -45,6 +46,40 @@ def read_config(path: str | Path) -> dict[str, Any]:
             f"known networks: {NETWORKS}."
         )
     return config
+
+
+def override(config: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Change entries of a configuration.
+
+    Parameters
+    ----------
+    config
+        From :func:`read_config`.
+    settings
+        ``KEY=VALUE`` each; tables are named as in ``model.dims=2``. A value is TOML, or else a word.
+
+    Raises
+    ------
+    UsageError
+        When a setting has no ``=``, or names a key or table that no configuration has.
+
+    Examples
+    --------
+    >>> override({"steps": 9, "model": {}}, ["model.features=image", "steps=20"])
+    {'steps': 20, 'model': {'features': 'image'}}
+    """
+    made = {key: dict(value) if isinstance(value, dict) else value for key, value in config.items()}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        table, _, key = name.strip().rpartition(".")
+        if not equals or (table or key) not in _TOP or isinstance(made.get(key), dict):
+            raise UsageError(f"--set {setting}: write KEY=VALUE, with a key of {sorted(_TOP)} or of a table.")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text.strip()
+        (made.setdefault(table, {}) if table else made)[key] = value
+    return made
 
 
 def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +162,8 @@ def task_of(config: dict[str, Any], maps: LabelMaps, device: str) -> Task:
         from hyperprep.models.train.registration import RegistrationTask as kind
     elif config["network"] == "neuralizer":
         from hyperprep.models.train.neuralizer import NeuralizerTask as kind
+    elif config["network"] == "topology":
+        from hyperprep.models.train.topology import TopologyTask as kind
     else:
         from hyperprep.models.train.segmentation import SegmentationTask as kind
     known = {f.name for f in fields(kind) if f.init} - {"maps", "lattice", "spec", "name", "device"}

@@ -7,12 +7,15 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hyperprep.exceptions import NoInputError, UsageError
+from hyperprep.models.nets.build import SEGMENTING, build_network, describe_features
+from hyperprep.models.train.topology import TopologyTask
 from hyperprep.models.weights import resolver
 
 _CAPABILITY = {
@@ -21,6 +24,13 @@ _CAPABILITY = {
     "segment": "Conditional whole-brain segmentation (CoNeMOS conditioning)",
     "hypermorph": "Deformable registration with the regularisation weight as input (HyperMorph)",
     "neuralizer": "Tasks from a handful of examples, slice by slice (Neuralizer)",
+    "semantic": "Whole-brain segmentation whose encoder's features tell tissues and structures apart, for "
+    "topology-change maps",
+    "topology": "Topology-change maps: registration as a conditional variational auto-encoder",
+}
+_MEASURED = {
+    "": "hard Dice (or, where named so, PSNR in dB)",
+    "topology": "parts of the bound (nats per voxel), prior and local correlation",
 }
 _INTENSITY = {"percentiles": [0.5, 99.5], "inside": "brain"}
 """Percentiles inside the brain that become 0 and 1; what lies beyond is clipped."""
@@ -77,7 +87,7 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
         known = hyperparameters_of(model.get("hyperparameters", ["lambda"]), **chosen)
         entry["network"]["n_hyper"] = len(known)
         entry["hyperparameters"] = [one.described() for one in known]
-    if config["network"] in ("locate", "segment"):
+    if config["network"] in SEGMENTING:
         from hyperprep.models.synth.structures import INTENSITY_TISSUES, REGIONS, STRUCTURES
 
         if entry["network"].get("atlas"):
@@ -88,7 +98,29 @@ def _describe(config: dict[str, Any]) -> dict[str, Any]:
         entry["network"] = {k: v for k, v in model.items() if k in ("kind", *_ARCHITECTURE)}
         entry["most_context"] = model.get("most_context", 32)
         entry["held_out"] = {k: model.get(f"held_out_{k}") for k in ("structures", "contrast")}
+    if config["network"] == "topology":
+        entry["network"] = describe_topology(config.get("model", {}))
     return entry
+
+
+def describe_topology(model: dict[str, Any]) -> dict[str, Any]:
+    """Describe a topology network by the ``[model]`` table of its configuration.
+
+    Raises
+    ------
+    WeightsError
+        When the segmentation network whose features it compares is not found.
+
+    Examples
+    --------
+    >>> describe_topology({"features": "image", "channels": [4, 8]})["channels"]
+    [4, 8]
+    """
+    named = {f.name: f.default for f in fields(TopologyTask) if f.init and f.default is not MISSING}
+    chosen = {key: model.get(key, named[key]) for key in ("dims", "channels", "norm", "reduction", "start")}
+    name = model.get("features", named["features"])
+    features = None if name == "image" else describe_features(resolver.find_weights(name))
+    return {"kind": "topology", **chosen, "channels": list(chosen["channels"]), "features": features}
 
 
 def rules_of(name: str) -> dict[str, Any]:
@@ -286,7 +318,9 @@ def export(
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{name}.safetensors"
     partial = out / f".{name}.{os.getpid()}.safetensors"
-    save_file({k: v.half().contiguous() for k, v in state.items()}, partial)
+    if name == "topology":
+        build_network(described["network"]).load_state_dict(state)
+    save_file({k: _stored(v) for k, v in state.items()}, partial)
     os.replace(partial, file)
     history = [json.loads(line) for line in (run_dir / "curve.jsonl").read_text().splitlines()]
     validation: dict[str, Any] = next(
@@ -317,6 +351,11 @@ def export(
     return file
 
 
+def _stored(tensor: torch.Tensor) -> torch.Tensor:
+    """Give a tensor as weights store it: half precision, whole numbers as they are."""
+    return (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+
+
 def model_card(name: str, entry: dict[str, Any]) -> str:
     """Write the model card of a manifest entry in Markdown.
 
@@ -342,8 +381,8 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
         f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
         f"{entry['date']}\n"
         f"- Command: `{entry['command']}`\n- Licence: {entry['licence']}\n\n"
-        "## Measured\n\n`val_*`: hard Dice (or, where named so, PSNR in dB) on synthetic images of heads "
-        "kept out of training.\n\n"
+        f"## Measured\n\n`val_*`: {_MEASURED.get(name, _MEASURED[''])} on synthetic images of heads kept "
+        "out of training.\n\n"
         f"| figure | value |\n|---|---|\n{scores}\n\n"
         "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
     )

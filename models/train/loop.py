@@ -97,8 +97,8 @@ def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict[str, Any
     >>> [group["factor"] for group in parameter_groups(nn.Linear(1, 1), Schedule())]
     [1.0]
     """
-    slow = [p for name, p in model.named_parameters() if "conditioner" in name]
-    fast = [p for name, p in model.named_parameters() if "conditioner" not in name]
+    slow = [p for name, p in model.named_parameters() if "conditioner" in name and p.requires_grad]
+    fast = [p for name, p in model.named_parameters() if "conditioner" not in name and p.requires_grad]
     groups = [{"params": fast, "factor": 1.0}, {"params": slow, "factor": schedule.conditioner_rate}]
     return [group for group in groups if group["params"]]
 
@@ -246,6 +246,8 @@ class _Run:
         with torch.no_grad():
             for a, b in zip(self.average.parameters(), self.model.parameters(), strict=True):
                 a.lerp_(b, 1 - keep)
+            for kept, now in zip(self.average.buffers(), self.model.buffers(), strict=True):
+                kept.copy_(now)
         return {**means, "gradient": norm}
 
     def _share_gradients(self) -> None:

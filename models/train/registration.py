@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,10 +19,60 @@ from hyperprep.models.losses.similarity import SIMILARITIES, local_ncc, similari
 from hyperprep.models.nets.hypermorph import HyperMorph, primary_network
 from hyperprep.models.nets.hyperparameters import hyperparameters_of
 from hyperprep.models.nn.warp import integrate, warp
-from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
+from hyperprep.models.synth.apply import Lattice, Sampling, render, sample_anatomy
 from hyperprep.models.synth.draw import Contrast, SynthSpec, draw_anatomy, draw_contrast
 from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.synth.structures import STRUCTURES
+
+
+def other_contrast(
+    rng: np.random.Generator, spec: SynthSpec, first: Contrast, *, same_contrast: float
+) -> Contrast:
+    """Draw the look of a further image: nearly the first's with a chance of ``same_contrast``."""
+    contrast = draw_contrast(rng, spec, len(first.means))
+    if rng.random() >= same_contrast:
+        return contrast
+    jitter = rng.normal(1, 0.03, first.means.shape).astype(np.float32)
+    return replace(contrast, name=first.name, means=first.means * jitter, sds=first.sds, gamma=first.gamma)
+
+
+def brain_pair(
+    maps: LabelMaps,
+    lattice: Lattice,
+    spec: SynthSpec,
+    rng: np.random.Generator,
+    chosen: tuple[int, ...],
+    *,
+    same_contrast: float,
+) -> Iterator[tuple[torch.Tensor, Sampling]]:
+    """Make images of skull-stripped heads that look alike or not.
+
+    Parameters
+    ----------
+    maps
+        Label maps.
+    lattice, spec
+        Where the voxels lie, and the ranges of the images.
+    rng
+        Where all randomness comes from.
+    chosen
+        Numbers of the label maps.
+    same_contrast
+        Chance that an image after the first has the first's contrast.
+
+    Yields
+    ------
+    tuple of torch.Tensor and Sampling
+        Image, (1, 1, *shape) in [0, 1], zero outside the brain, and what it was painted from.
+    """
+    groups = maps.groups().to(maps.maps.device)
+    first = draw_contrast(rng, spec, int(groups.max()) + 1)
+    for place, index in enumerate(chosen):
+        anatomy = draw_anatomy(rng, spec, len(maps.maps), lattice.extent_mm, index=index)
+        contrast = other_contrast(rng, spec, first, same_contrast=same_contrast) if place else first
+        sampling = sample_anatomy(maps, anatomy, lattice, subsamples=spec.subsamples, seed=contrast.seed)
+        image = render(sampling, groups, contrast, spacing=lattice.spacing) * sampling.brain
+        yield image[None, None], sampling
 
 
 @dataclass
@@ -97,7 +147,6 @@ class RegistrationTask:
                 "set seg_weight = 0."
             )
         self._table = self.maps.lookup(STRUCTURES).to(self.device)
-        self._groups = self.maps.groups().to(self.device)
 
     def build(self) -> nn.Module:
         """Make the network."""
@@ -105,13 +154,7 @@ class RegistrationTask:
 
     def other_contrast(self, rng: np.random.Generator, first: Contrast) -> Contrast:
         """Draw the second image's look: nearly the first's in :attr:`same_contrast` of the pairs."""
-        contrast = draw_contrast(rng, self.spec, len(first.means))
-        if rng.random() >= self.same_contrast:
-            return contrast
-        jitter = rng.normal(1, 0.03, first.means.shape).astype(np.float32)
-        return replace(
-            contrast, name=first.name, means=first.means * jitter, sds=first.sds, gamma=first.gamma
-        )
+        return other_contrast(rng, self.spec, first, same_contrast=self.same_contrast)
 
     def pair(
         self, rng: np.random.Generator, indices: tuple[int, int] | None = None
@@ -119,19 +162,14 @@ class RegistrationTask:
         """Make fixed and moving images (1, 1, *shape) and their labels (1, L, *shape / 2)."""
         usable = len(self.maps.maps) - self.held_out
         chosen = indices or tuple(rng.choice(usable, 2, replace=False).tolist())
-        first = draw_contrast(rng, self.spec, int(self._groups.max()) + 1)
         out: list[torch.Tensor] = []
-        for place, index in enumerate(chosen):
-            anatomy = draw_anatomy(rng, self.spec, usable, self.lattice.extent_mm, index=index)
-            contrast = first if place == 0 else self.other_contrast(rng, first)
-            sampling = sample_anatomy(
-                self.maps, anatomy, self.lattice, subsamples=self.spec.subsamples, seed=contrast.seed
-            )
-            image = render(sampling, self._groups, contrast, spacing=self.lattice.spacing) * sampling.brain
+        for image, sampling in brain_pair(
+            self.maps, self.lattice, self.spec, rng, chosen, same_contrast=self.same_contrast
+        ):
             labels = F.one_hot(self._table[sampling.indices[0].long()].long(), len(STRUCTURES) + 1).movedim(
                 -1, 0
             )[1:]
-            out += [image[None, None], F.avg_pool3d((labels * sampling.brain)[None].float(), 2)]
+            out += [image, F.avg_pool3d((labels * sampling.brain)[None].float(), 2)]
         return tuple(out)
 
     def batch(self, rng: np.random.Generator) -> Any:

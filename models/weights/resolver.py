@@ -166,6 +166,39 @@ def find_weights(
     )
 
 
+def find_controls(entry: WeightsEntry, kind: str = "template") -> Path | None:
+    """Give the control statistics that ship beside the weights of the network ``topology``, verified.
+
+    Parameters
+    ----------
+    entry
+        Its weights.
+    kind
+        ``"template"``: scans against the template; ``"sessions"``: one session against another.
+
+    Returns
+    -------
+    pathlib.Path or None
+        None where the manifest names none.
+
+    Raises
+    ------
+    WeightsError
+        When the file is absent or its digest differs from the manifest's.
+    """
+    known = entry.metadata.get("controls", {}).get(kind)
+    if known is None:
+        return None
+    file = entry.path.parent / str(known["file"])
+    if not file.is_file() or digest(file) != known["sha256"]:
+        raise WeightsError(
+            f"The manifest of {entry.path} names the control statistics {file}, but they are not there or "
+            "not the ones that were made for it. Copy the file again, or make it: "
+            "python -m hyperprep.models.predict.synthetic_controls --maps MAPS."
+        )
+    return file
+
+
 def load_state(entry: WeightsEntry) -> dict[str, torch.Tensor]:
     """Load verified weights as float32 tensors.
 

@@ -67,6 +67,24 @@ def test_what_the_checks_found_reaches_the_nodes(settings: Settings) -> None:
     assert all(node.is_gpu_node() for node in found.values() if hasattr(node.inputs, "device"))
 
 
+def test_topology_maps_are_made_when_asked_for(settings: Settings, tmp_path: Path) -> None:
+    assert not any("topology" in name for name in nodes(settings))
+    asked = replace(settings, topology=True)
+    found = nodes(asked)
+    assert any(name.endswith("topology_wf.change") for name in found)
+    assert not any("first_register_wf" in name or name.endswith("ds_regions") for name in found)
+    statistics = tmp_path / "controls.npz"
+    statistics.touch()
+    plan = replace(PLAN, control_statistics=statistics, weights_sha256={"topology": "4" * 64})
+    found = nodes(asked, plan)
+    assert inputs_named(found, "control_statistics") == {str(statistics)}
+    assert "4" * 64 in inputs_named(found, "weights_sha256")
+    assert any(name.endswith("ds_regions") for name in found)
+    twice = nodes(replace(settings, topology_mask=True), plan)
+    assert sum(name.endswith("register_wf.register") for name in twice) == 6
+    assert sum("first_register_wf.register" in name for name in twice) == 3
+
+
 def test_no_node_takes_more_threads_than_allowed(settings: Settings) -> None:
     threads = {node.n_procs for node in nodes(replace(settings, nprocs=3, omp_nthreads=2)).values()}
     assert threads == {1, 2}
@@ -103,6 +121,9 @@ def test_the_templates_folder_changes_with_what_it_depends_on(settings: Settings
 def test_every_citation_has_its_reference(settings: Settings, repository: Path) -> None:
     text = build_workflow(settings, PLAN, find_inputs(settings, ("01",))).visit_desc()
     bibliography = read_bibtex((repository / "bidsapp/data/boilerplate.bib").read_text())
+    maps = replace(settings, topology=True)
+    text += build_workflow(maps, PLAN, find_inputs(maps, ("01",))).visit_desc()
+    assert "spotthedifference" in text
     cited = set(re.findall(r"@([\w:-]+)", text))
     assert cited
     assert cited <= set(bibliography)

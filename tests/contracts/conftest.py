@@ -138,7 +138,7 @@ def example_arguments(folder: Path) -> dict[str, Any]:
     """Values for the arguments of workflow builders that have no default."""
     anat = folder / "data" / "sub-01" / "ses-01" / "anat"
     anat.mkdir(parents=True)
-    for name in ("sub-01_ses-01_T1w.nii.gz", "mask.nii.gz", "dseg.nii.gz"):
+    for name in ("sub-01_ses-01_T1w.nii.gz", "mask.nii.gz", "dseg.nii.gz", "controls.npz"):
         (anat / name).touch()
     second = folder / "data" / "sub-01" / "ses-02" / "anat" / "sub-01_ses-02_T1w.nii.gz"
     second.parent.mkdir(parents=True)
@@ -151,6 +151,7 @@ def example_arguments(folder: Path) -> dict[str, Any]:
     task = FewShotTask("claustrum", "mask", (given,), (mask,), (None,), ("sub-02",))
     return {
         "bids_dir": folder / "data",
+        "control_statistics": anat / "controls.npz",
         "mask": anat / "mask.nii.gz",
         "output_dir": folder / "out",
         "output_spaces": (OutputSpace(), space),

@@ -72,6 +72,20 @@ def test_files_of_a_run(kind: str, settings: AnatSettings, make_scan: Callable[.
     assert sorted(written) == (GOLDEN / f"{kind}.txt").read_text().split()
 
 
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_files_of_topology_maps(
+    calibrated: bool, settings: AnatSettings, make_scan: Callable[..., Scan]
+) -> None:
+    before = {name for sink in run_graph("one_scan", settings, make_scan) for name in sink.names()}
+    asked = dataclasses.replace(settings, topology=True, topology_calibrated=calibrated)
+    after = {name for sink in run_graph("one_scan", asked, make_scan) for name in sink.names()}
+    always = ["desc-score_topology.nii.gz", "space-MNI152NLin2009aSym_desc-score_topology.nii.gz"]
+    further = ["desc-excess_topology.nii.gz", "desc-regions_topology.tsv", "desc-topology_mask.nii.gz"]
+    expected = [*always, *([*further, "desc-z_topology.nii.gz"] if calibrated else [])]
+    assert sorted(after - before) == sorted(f"sub-CR/anat/sub-CR_{name}" for name in expected)
+    assert before <= after
+
+
 def test_sidecars_say_where_a_file_comes_from(settings: AnatSettings, make_scan: Callable[..., Scan]) -> None:
     found = run_graph("entities", settings, make_scan)
     written = {name for sink in found for name in sink.names()}

@@ -65,17 +65,17 @@ def test_learning_rate_falls_by_time_as_well_as_by_steps():
     assert learning_rate_at(schedule, Progress(step=10, seconds=5)) == pytest.approx(0.505)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [*NETWORKS, "topology-small"])
 def test_shipped_configurations_are_complete(name):
     config = read_config(name)
-    assert config["network"] == name
+    assert config["network"] == name.split("-")[0]
     model = config["model"]
     channels = model.get("channels", ())
     if isinstance(channels, int):
         halvings = 2 ** (model.get("levels", 4) - 1)
     else:
         levels = len(channels) - 1
-        halvings = 16 if levels < 0 else 2**levels * (1 if model.get("atlas") else model["stem"])
+        halvings = 16 if levels < 0 else 2**levels * (1 if model.get("atlas") else model.get("stem", 1))
     assert all(side % halvings == 0 for side in lattice_of(config).shape)
     assert spec_of(config).subsamples >= 1
     assert schedule_of(config, max_minutes=2).max_seconds == 120

@@ -1,0 +1,299 @@
+"""Topology-change maps beside their baselines.
+
+python -m benchmarks.topology synthetic --maps MAPS --cases 64 --rows rows/ --weights semantic=DIR mse=DIR
+python -m benchmarks.topology real --data DATA --rows rows/ --weights semantic=DIR
+python -m benchmarks.topology healthy --data DATA --weights semantic=DIR
+python -m benchmarks.topology table --rows rows/ --out benchmarks/results/topology.md
+
+``--weights`` takes names of networks and their folders (``DIR/manifest.json``); control statistics beside the
+weights give Q. Each (case, method) is a file in ``--rows``: a second run with the same folder continues.
+``--quick`` looks at two cases, with an untrained network where no weights are given, to see that all runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nb
+import numpy as np
+from scipy import ndimage
+
+from benchmarks.topology_cases import Case, cases, on_grid
+from benchmarks.topology_methods import AfterSyN, Ours, Scored, anomaly, names
+from hyperprep.models.predict.synthetic_controls import healthy_head, template_brain
+from hyperprep.models.spatial.controls import ControlStatistics
+from hyperprep.models.spatial.grids import Grid, model_grid
+from hyperprep.models.synth.maps import load_maps
+
+BASELINES = ("difference", "li-wyatt", "log-jacobian")
+KEPT = 20_000
+"""Voxels outside a change that a row keeps, drawn at random; all inside are kept."""
+
+QUANTILES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9999, 1.0)
+"""Where regions are counted: quantiles of a map's values in the healthy brain."""
+
+CLASSES = {
+    "cortical surface": (3, 42),
+    "ventricles": (4, 43, 14, 15),
+    "subcortical": (10, 49, 11, 50, 12, 51, 13, 52, 17, 53, 18, 54),
+    "white matter": (2, 41),
+}
+
+
+def row_of(score: np.ndarray, truth: np.ndarray, inside: np.ndarray, grid: Grid) -> dict[str, np.ndarray]:
+    """Reduce a map to what the table needs: values inside and outside the change, and regions by threshold.
+
+    A region is a connected part of eight voxels or more; it is false where it does not touch the change.
+
+    >>> truth = np.zeros((9, 9, 9), bool)
+    >>> truth[2:4, 2:4, 2:4] = True
+    >>> score = np.random.default_rng(0).random((9, 9, 9)) + 5 * truth
+    >>> row = row_of(score, truth, np.ones_like(truth), Grid((9, 9, 9), np.eye(4)))
+    >>> len(row["positive"]), row["hit"].astype(int).tolist()[-2:], row["false"].tolist()[-1]
+    (8, [1, 1], 0)
+    """
+    positive, negative = score[truth & inside], score[~truth & inside]
+    rng = np.random.default_rng(0)
+    drawn = negative if len(negative) <= KEPT else rng.choice(negative, KEPT, replace=False)
+    thresholds = np.quantile(negative, QUANTILES)
+    hit, false = [], []
+    for threshold in thresholds:
+        parts, count = ndimage.label((score > threshold) & inside, np.ones((3, 3, 3)))
+        sizes = np.bincount(parts.ravel(), minlength=count + 1)
+        large = {n for n in range(1, count + 1) if sizes[n] >= 8}
+        touched = set(np.unique(parts[truth & inside]).tolist()) & large
+        hit.append(bool(touched))
+        false.append(len(large - touched))
+    return {
+        "positive": positive.astype(np.float32),
+        "negative": drawn.astype(np.float32),
+        "negatives": np.array(len(negative)),
+        "thresholds": thresholds,
+        "hit": np.array(hit),
+        "false": np.array(false),
+    }
+
+
+def measure(
+    rows: Path, case: str, method: str, run: Callable[[], Scored], truth: np.ndarray, inside: np.ndarray,
+    grid: Grid, about: dict[str, Any],
+) -> None:  # fmt: skip
+    """Run a method on a case, unless its rows are there already."""
+    safe = method.replace(" ", "_").replace("/", "_")
+    done = rows / f"{case}__{safe}.json"
+    if done.exists():
+        return
+    score, excess, seconds = run()
+    for name, values in (("L", score), ("Q", excess)):
+        if values is not None:
+            row = row_of(values, truth, inside, grid)
+            np.savez_compressed(rows / f"{case}__{safe}__{name}.npz", **row)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    done.write_text(json.dumps({**about, "method": method, "seconds": seconds, "memory_gb": memory}))
+    print(f"{case} {method}: {seconds:.1f} s", flush=True)
+
+
+def synthetic(args: argparse.Namespace) -> None:
+    """Score synthetic heads with one focal change each."""
+    grid = model_grid(2.0)
+    maps, template = load_maps(args.maps), template_brain()
+    methods: dict[str, Callable[[nb.Nifti1Image], Scored]] = dict(ours(args, template, grid))
+    for kind in names(args.methods):
+        method = AfterSyN(kind, template, grid)
+        method.learn(healthy(maps, args.controls, args.spacing))
+        methods[kind] = method
+    if args.vae:
+        methods["vae"] = anomaly(args.vae, grid)
+    for case in cases(maps, args.cases, spacing=args.spacing):
+        truth = on_grid(case.truth, grid)
+        inside = on_grid(nb.Nifti1Image((case.scan.get_fdata() > 0).astype(np.uint8), case.scan.affine), grid)
+        if not truth.any():
+            continue  # too small for the grid on which all are compared
+        for name, method in methods.items():
+            run = _runner(method, case)
+            about = {"diameter_mm": case.diameter_mm, "site": case.site, "kind": case.kind}
+            measure(args.rows, f"synthetic-{case.name}", name, run, truth, inside, grid, about)
+
+
+def _runner(method: Callable[[nb.Nifti1Image], Scored], case: Case) -> Callable[[], Scored]:
+    return lambda: method(case.scan)
+
+
+def healthy(maps: Any, count: int, spacing: float) -> Iterator[nb.Nifti1Image]:
+    """Give healthy heads, for the baselines' means."""
+    for number in range(count):
+        yield next(iter(healthy_head(maps, np.random.default_rng([1, number]), spacing=spacing)))
+
+
+def ours(args: argparse.Namespace, template: nb.Nifti1Image, grid: Grid) -> Iterator[tuple[str, Ours]]:
+    """Give our networks by name."""
+    from hyperprep.models.weights import find_controls, find_weights
+
+    for word in args.weights:
+        name, _, folder = word.partition("=")
+        found = find_controls(find_weights("topology", weights_dir=folder))
+        controls = None if found is None else ControlStatistics.load(found)
+        yield f"ours {name}", Ours(Path(folder), controls, template, grid, args.device, args.threads)
+
+
+def real(args: argparse.Namespace) -> None:
+    """Score session 2 against session 1 of sub-01, with the manual mask of the lesions' change."""
+    from benchmarks.topology_real import sessions
+
+    for case, name, run, truth, inside, grid in sessions(args):
+        measure(args.rows, case, name, run, truth, inside, grid, {"site": "real", "kind": "change"})
+
+
+def healthy_classes(args: argparse.Namespace) -> None:
+    """Print where L_sym between healthy brains is high, by class of structures (the paper's figure 5)."""
+    from benchmarks.topology_real import healthy_scores
+
+    lines = ["| network | " + " | ".join(CLASSES) + " |", "|---|" + "---|" * len(CLASSES)]
+    for name, values in healthy_scores(args, CLASSES):
+        cells = [
+            f"{np.median(v):.2f} ({np.quantile(v, 0.25):.2f}-{np.quantile(v, 0.75):.2f})"
+            for v in values.values()
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    print("\n".join([*lines, "\nMedian and quartiles of L_sym in nats over all pairs."]))
+
+
+def table(args: argparse.Namespace) -> None:
+    """Make the table from the rows, with intervals from bootstrapping cases."""
+    lines = [
+        "| set | method | map | cases | voxel AUC (95 %) | average precision (95 %) | changes found at 1 "
+        "false region per scan | seconds, median | memory, GB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    about = [json.loads(path.read_text()) | {"stem": path.stem} for path in sorted(args.rows.glob("*.json"))]
+    keys = sorted({(one["stem"].split("-")[0], one["method"]) for one in about})
+    for group, method in keys:
+        mine = [one for one in about if one["method"] == method and one["stem"].startswith(group)]
+        for name in ("L", "Q"):
+            files = [args.rows / f"{one['stem']}__{name}.npz" for one in mine]
+            rows = [dict(np.load(path)) for path in files if path.exists()]
+            if rows:
+                seconds = np.median([one["seconds"] for one in mine])
+                memory = max(one["memory_gb"] for one in mine)
+                cells = [
+                    group,
+                    method,
+                    name,
+                    str(len(rows)),
+                    summary(rows),
+                    f"{seconds:.1f}",
+                    f"{memory:.1f}",
+                ]
+                lines.append(f"| {' | '.join(cells)} |")
+    text = "\n".join(lines)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+def summary(rows: Sequence[dict[str, np.ndarray]], *, draws: int = 500) -> str:
+    """Give AUC, average precision and detection of pooled voxels; intervals by drawing cases anew.
+
+    >>> row = {"positive": np.ones(9), "negative": np.zeros(20), "negatives": np.array(200)}
+    >>> row |= {"thresholds": np.array([0.0, 0.5]), "hit": np.array([1, 1]), "false": np.array([3, 0])}
+    >>> summary([row, row], draws=5)
+    '1.000 (1.000-1.000) | 1.000 (1.000-1.000) | 100 %'
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    def scores(chosen: Sequence[dict[str, np.ndarray]]) -> tuple[float, float]:
+        label, value, weight = [], [], []
+        for row in chosen:
+            inner, outer = row["positive"], row["negative"]
+            label += [np.ones(len(inner)), np.zeros(len(outer))]
+            value += [inner, outer]
+            weight += [np.ones(len(inner)), np.full(len(outer), float(row["negatives"]) / max(len(outer), 1))]
+        y, s, w = (np.concatenate(v) for v in (label, value, weight))
+        return (
+            float(roc_auc_score(y, s, sample_weight=w)),
+            float(average_precision_score(y, s, sample_weight=w)),
+        )
+
+    rng = np.random.default_rng(0)
+    middle = scores(rows)
+    drawn = np.array(
+        [scores([rows[i] for i in rng.integers(len(rows), size=len(rows))]) for _ in range(draws)]
+    )
+    cells = []
+    for place in range(2):
+        low, high = np.quantile(drawn[:, place], [0.025, 0.975])
+        cells.append(f"{middle[place]:.3f} ({low:.3f}-{high:.3f})")
+    return f"{' | '.join(cells)} | {100 * detection(rows):.0f} %"
+
+
+def detection(rows: Sequence[dict[str, np.ndarray]]) -> float:
+    """Give the share of changes that are found at the threshold with one false region per scan or fewer."""
+    every = np.unique(np.concatenate([row["thresholds"] for row in rows]))
+    for threshold in every:
+        place = [max(0, int(np.searchsorted(row["thresholds"], threshold, side="right")) - 1) for row in rows]
+        if np.mean([row["false"][i] for row, i in zip(rows, place, strict=True)]) <= 1:
+            return float(np.mean([row["hit"][i] for row, i in zip(rows, place, strict=True)]))
+    return 0.0
+
+
+def untrained(folder: Path) -> str:
+    """Export an untrained network that compares images; its figures mean nothing."""
+    import tomllib
+
+    import tomli_w
+    import torch
+
+    from hyperprep.models.nets.topology import TopologyNetwork
+    from hyperprep.models.train import configure
+    from hyperprep.models.train.export import export
+
+    run = folder / "run"
+    run.mkdir(parents=True)
+    config = configure.override(configure.read_config("topology-small"), ["model.features=image"])
+    (run / "config.toml").write_text(tomli_w.dumps(config))
+    assert tomllib.loads((run / "config.toml").read_text()) == config
+    state = TopologyNetwork(3, config["model"]["channels"], config["model"]["norm"]).state_dict()
+    torch.save({"average": state, "step": 1, "seconds": 1.0}, run / "model.pt")
+    (run / "curve.jsonl").write_text('{"step": 1, "seconds": 1.0, "val_misfit": 0.0}\n')
+    export(run, out_dir=folder / "weights")
+    return f"untrained={folder / 'weights'}"
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("synthetic", "real", "healthy", "table"))
+    parser.add_argument("--maps", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--rows", type=Path, default=Path("runs/topology-rows"))
+    parser.add_argument("--weights", nargs="*", default=[], metavar="NAME=DIR")
+    parser.add_argument("--methods", nargs="*", default=list(BASELINES))
+    parser.add_argument("--vae", type=Path, help="run folder of benchmarks.topology_vae")
+    parser.add_argument("--cases", type=int, default=64)
+    parser.add_argument("--controls", type=int, default=12, help="healthy heads for the baselines' means")
+    parser.add_argument("--spacing", type=float, default=1.0, help="voxel size of the synthetic heads, mm")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    args.rows.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        if args.quick:
+            args.cases, args.controls, args.spacing = 2, 1, 2.0
+            args.weights = args.weights or [untrained(Path(folder))]
+            args.methods = args.methods[:1]
+        run = {"synthetic": synthetic, "real": real, "healthy": healthy_classes, "table": table}
+        run[args.what](args)
+
+
+if __name__ == "__main__":
+    main()

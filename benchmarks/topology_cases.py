@@ -1,0 +1,83 @@
+"""Cases of the topology benchmark: synthetic heads with one focal change each, and healthy ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import nibabel as nb
+import numpy as np
+
+from hyperprep.models.predict.synthetic_controls import SPEC
+from hyperprep.models.spatial.grids import Grid, model_grid
+from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
+from hyperprep.models.synth.draw import draw_anatomy, draw_contrast
+from hyperprep.models.synth.lesions import (
+    SITES,
+    LesionSpec,
+    apply_lesion,
+    draw_lesion,
+    shifted_points,
+    with_lesion,
+)
+from hyperprep.models.synth.maps import LabelMaps
+
+DIAMETERS_MM = ((2.0, 5.0), (5.0, 10.0), (10.0, 20.0), (20.0, 30.0))
+"""Ranges of the focal changes' diameters; cases take turns."""
+
+HELD_OUT = 2
+"""The last label maps of a prepared file train no network."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A skull-stripped scan in the template frame, and the mask of what changed in it, both at 1 mm."""
+
+    name: str
+    scan: nb.Nifti1Image
+    truth: nb.Nifti1Image
+    diameter_mm: float
+    site: str
+    kind: str
+
+
+def cases(maps: LabelMaps, count: int, *, seed: int = 7, spacing: float = 1.0) -> Iterator[Case]:
+    """Make cases: sizes and sites take turns, all else is drawn; heads are those that were kept out."""
+    grid = model_grid(spacing)
+    x, y, z = (float(v) for v in grid.affine[:3, 3])
+    lattice = Lattice(grid.shape, spacing, (x, y, z))
+    numbers, groups = np.array(maps.numbers), maps.groups()
+    sites = [*SITES, "anywhere"]
+    for number in range(count):
+        rng = np.random.default_rng([seed, number])
+        low, high = DIAMETERS_MM[number % len(DIAMETERS_MM)]
+        site = sites[number // len(DIAMETERS_MM) % len(sites)]
+        index = len(maps.maps) - 1 - number % HELD_OUT
+        anatomy = draw_anatomy(rng, SPEC, len(maps.maps), lattice.extent_mm, index=index)
+        contrast = draw_contrast(rng, SPEC, int(groups.max()) + 1)
+        options = {"subsamples": SPEC.subsamples, "seed": contrast.seed}
+        healthy = sample_anatomy(maps, anatomy, lattice, **options)
+        labels = numbers[healthy.indices[0].numpy()] * (healthy.brain.numpy() > 0)
+        lesion = draw_lesion(
+            rng, LesionSpec(), labels, lattice, site=site, diameter_mm=float(rng.uniform(low, high))
+        )
+        moved = sample_anatomy(maps, anatomy, lattice, points=shifted_points(lesion, lattice), **options)
+        changed, mask = apply_lesion(moved, lesion, lattice, len(numbers))
+        table, looks = with_lesion(groups, contrast, lesion)
+        image = (render(changed, table, looks, spacing=spacing) * changed.brain).numpy()
+        yield Case(
+            f"{number:03d}",
+            nb.Nifti1Image(image, grid.affine),
+            nb.Nifti1Image(mask.numpy(), grid.affine),
+            2 * lesion.radius_mm,
+            site,
+            lesion.kind,
+        )
+
+
+def on_grid(img: nb.Nifti1Image, grid: Grid) -> np.ndarray:
+    """Give a mask on another grid of the same space: voxels that it fills by half."""
+    from hyperprep.models.spatial.transforms import resample
+
+    data = nb.Nifti1Image(np.asanyarray(img.dataobj).astype(np.float32), img.affine)
+    return np.asanyarray(resample(data, grid, [np.eye(4)]).dataobj) >= 0.5

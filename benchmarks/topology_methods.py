@@ -1,0 +1,170 @@
+"""Methods that score topology change, behind one face: skull-stripped scan in the template frame -> maps.
+
+A method gives, on the evaluation grid in the scan's space, its score and the score less the mean of healthy
+heads at that place (None where it has no registration to transport a mean by), and its seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nb
+import numpy as np
+from scipy import ndimage
+
+from hyperprep.models.spatial.controls import ControlStatistics
+from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.images import robust_rescale
+from hyperprep.models.spatial.transforms import resample
+
+Scored = tuple[np.ndarray, np.ndarray | None, float]
+
+LI_WYATT = {"sigma": 6.0, "K": 2.0}
+"""Width of the Gaussian derivative (voxels of 2 mm; the paper's were pixels) and weight of the gradient."""
+
+
+def scaled(img: nb.Nifti1Image) -> nb.Nifti1Image:
+    """Rescale a skull-stripped image to [0, 1]."""
+    data = img.get_fdata(dtype=np.float32)
+    return nb.Nifti1Image(robust_rescale(data, data > 0) * (data > 0), img.affine)
+
+
+@dataclass
+class Ours:
+    """The network of one weights folder."""
+
+    folder: Path | None
+    controls: ControlStatistics | None
+    template: nb.Nifti1Image
+    grid: Grid
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __call__(self, scan: nb.Nifti1Image) -> Scored:
+        """Score a scan."""
+        from hyperprep.models.predict.outliers import outliers
+        from hyperprep.models.predict.topology import topology_change
+
+        began = time.perf_counter()
+        found = topology_change(
+            self.template,
+            scan,
+            fixed2moving=np.eye(4),
+            weights_dir=self.folder,
+            device=self.device,
+            num_threads=self.threads,
+        )
+        excess = None if self.controls is None else outliers(found, self.controls).moving_excess
+        seconds = time.perf_counter() - began
+        maps = [found.moving_score, excess]
+        score, above = (
+            None if m is None else np.asanyarray(found.on_moving(m, self.grid).dataobj) for m in maps
+        )
+        assert score is not None
+        return score, above, seconds
+
+
+@dataclass
+class AfterSyN:
+    """Scores of what ANTs' SyN leaves over between scan and template."""
+
+    kind: str
+    template: nb.Nifti1Image
+    grid: Grid
+    mean: np.ndarray | None = field(default=None, init=False)
+
+    def _register(self, scan: nb.Nifti1Image) -> tuple[np.ndarray, dict[str, Any], Any, Any]:
+        import ants
+
+        small = [resample(scaled(img), self.grid, [np.eye(4)]) for img in (scan, self.template)]
+        fixed, moving = (ants.from_nibabel_nifti(img) for img in small)
+        found = ants.registration(
+            fixed=fixed, moving=moving, type_of_transform="SyNOnly", initial_transform="Identity"
+        )
+        score = score_of(self.kind, fixed.numpy(), found["warpedmovout"].numpy(), _determinant(fixed, found))
+        return score * (fixed.numpy() > 0), found, fixed, moving
+
+    def learn(self, healthy: Iterator[nb.Nifti1Image]) -> None:
+        """Average the scores of healthy heads in the template's space."""
+        import ants
+
+        total, count = np.zeros(self.grid.shape, np.float32), 0
+        for scan in healthy:
+            score, found, fixed, moving = self._register(scan)
+            moved = ants.apply_transforms(
+                moving, fixed.new_image_like(score.astype(np.float32)), found["invtransforms"]
+            )
+            total, count = total + moved.numpy(), count + 1
+        self.mean = total / max(count, 1) if count else None
+
+    def __call__(self, scan: nb.Nifti1Image) -> Scored:
+        """Score a scan."""
+        import ants
+
+        began = time.perf_counter()
+        score, found, fixed, moving = self._register(scan)
+        above = None
+        if self.mean is not None:
+            mean = ants.apply_transforms(fixed, moving.new_image_like(self.mean), found["fwdtransforms"])
+            above = np.where(fixed.numpy() > 0, score - mean.numpy(), 0)
+        return score, above, time.perf_counter() - began
+
+
+def _determinant(fixed: Any, found: dict[str, Any]) -> np.ndarray:
+    import ants
+
+    warp = next(name for name in found["fwdtransforms"] if "Warp" in name)
+    return np.asarray(ants.create_jacobian_determinant_image(fixed, warp).numpy())
+
+
+def score_of(kind: str, fixed: np.ndarray, moved: np.ndarray, determinant: np.ndarray) -> np.ndarray:
+    """Give a baseline's score of each voxel.
+
+    ``difference``: squared intensity difference. ``li-wyatt``: the difference, scaled to [0, 1], where the
+    scan has no edges, by one minus K times its Gaussian gradient magnitude, scaled likewise (Li and Wyatt
+    2010 as Czolbe et al. use it). ``log-jacobian``: squared log of the Jacobian determinant.
+
+    >>> flat = np.ones((7, 8, 9), np.float32)
+    >>> float(score_of("log-jacobian", flat, flat, np.full((7, 8, 9), np.e)).max().round(3))
+    1.0
+    """
+    if kind == "log-jacobian":
+        return np.asarray(np.log(np.clip(np.abs(determinant), 1e-3, None)) ** 2)
+    difference = (fixed - moved) ** 2
+    if kind == "difference":
+        return np.asarray(difference)
+    edges = ndimage.gaussian_gradient_magnitude(fixed, LI_WYATT["sigma"])
+    return _unit(1 - LI_WYATT["K"] * edges) * _unit(difference)
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())
+    return np.asarray((values - low) / max(high - low, 1e-9))
+
+
+def anomaly(checkpoint: Path, grid: Grid) -> Callable[[nb.Nifti1Image], Scored]:
+    """Score by the reconstruction error of a spatial VAE (An and Cho 2015); it registers nothing."""
+    from benchmarks.topology_vae import load, reconstruction_error
+
+    network = load(checkpoint)
+
+    def score(scan: nb.Nifti1Image) -> Scored:
+        began = time.perf_counter()
+        image = resample(scaled(scan), grid, [np.eye(4)]).get_fdata(dtype=np.float32)
+        found = reconstruction_error(network, image) * (image > 0)
+        return found, None, time.perf_counter() - began
+
+    return score
+
+
+def names(chosen: Sequence[str]) -> list[str]:
+    """Give the baselines among the names of methods.
+
+    >>> names(["ours", "li-wyatt"])
+    ['li-wyatt']
+    """
+    return [name for name in chosen if name in ("difference", "li-wyatt", "log-jacobian")]

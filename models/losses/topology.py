@@ -1,0 +1,104 @@
+"""The bound of a topology network on a pair of images: training loss and map (Czolbe et al. 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+
+from hyperprep.models.losses.variational import divergence_map, prior_moments, surprise_map
+from hyperprep.models.nets.topology import Features, Posterior, TopologyNetwork
+from hyperprep.models.nn.warp import warp
+
+
+def brain_union(fixed: torch.Tensor, moving: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    """Give where either brain is, (B, 1, *spatial) 0/1, the moving one at its registered place.
+
+    Parameters
+    ----------
+    fixed, moving
+        (B, 1, *spatial), zero outside the brain.
+    displacement
+        (B, D, *spatial), voxels, fixed to moving.
+    """
+    moved = warp((moving > 0).to(fixed.dtype), displacement.detach())
+    return ((fixed > 0) | (moved > 0.5)).to(fixed.dtype)
+
+
+def surprise(
+    network: TopologyNetwork, fixed: Features, moving: Features, displacement: torch.Tensor
+) -> torch.Tensor:
+    """Give -log p(J | I o Phi) of every voxel (eq. 3), (B, 1, *spatial), nats.
+
+    Each stage is compared at its own resolution, where it costs 8 or 64 times less, and its result holds
+    for all voxels inside.
+    """
+    total = displacement.new_zeros((displacement.shape[0], 1, *displacement.shape[2:]))
+    variances = network.feature_log_variance.split(list(network.widths))
+    pool: Callable[..., torch.Tensor] = F.avg_pool3d if network.dims == 3 else F.avg_pool2d
+    for level, (one, other, variance) in enumerate(zip(fixed, moving, variances, strict=True)):
+        factor = 2**level
+        coarse = pool(displacement, factor) / factor if level else displacement
+        found = surprise_map(one - warp(other, coarse), variance)
+        total = total + (F.interpolate(found, scale_factor=factor, mode="nearest") if level else found)
+    return total / sum(network.widths) if network.reduction == "mean" else total
+
+
+def score(
+    network: TopologyNetwork, fixed: Features, moving: Features, found: Posterior, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give both parts of L(J | I) of every voxel (eq. 6) at the posterior's mean, J being fixed.
+
+    Parameters
+    ----------
+    fixed, moving
+        Features of the two images.
+    found
+        Posterior of the displacement from fixed to moving.
+    mask
+        (B, 1, *spatial) 0/1: where the likelihood counts.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        Misfit of the features and improbability of the displacement, (B, 1, *spatial), nats.
+    """
+    misfit = surprise(network, fixed, moving, found.mean) * mask
+    return misfit, divergence_map(found.mean, found.log_variance, network.alpha, network.beta)
+
+
+def bound(
+    network: TopologyNetwork, fixed: Features, moving: Features, found: Posterior, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Give the two parts of the training loss, nats per voxel of the mask, and the batch's prior moments.
+
+    The prior is the batch's own analytic one; the loss' gradient is the same whether or not it is held
+    fixed, for it is stationary in it.
+    """
+    moments = prior_moments(found.mean, found.log_variance).detach().clamp_min(1e-12)
+    counted = mask.sum().clamp_min(1)
+    misfit = (surprise(network, fixed, moving, found.draw()) * mask).sum() / counted
+    each = divergence_map(found.mean, found.log_variance, 1 / moments[0], 1 / moments[1])
+    n, pairs = found.mean[0, 0].numel(), len(found.mean)
+    normal = ((n - 1) * moments[0].log() + moments[1].log()) * pairs * network.dims / 2 / counted
+    return misfit, each.sum() / counted + normal, moments
+
+
+def symmetric_score(score: torch.Tensor, other: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    """Give L_sym(J | I) = L(J | I) + L(I | J) o Phi, on the grid of J (section 3).
+
+    Parameters
+    ----------
+    score, other
+        (B, 1, *spatial) L(J | I) on the grid of J, and L(I | J) on that of I.
+    displacement
+        (B, D, *spatial), voxels: Phi, from points of J to points of I.
+
+    Examples
+    --------
+    >>> shift = torch.ones(1, 2, 3, 3)
+    >>> symmetric_score(torch.ones(1, 1, 3, 3), torch.arange(9.0).view(1, 1, 3, 3), shift)[0, 0, 0, 0].item()
+    5.0
+    """
+    return score + warp(other, displacement)

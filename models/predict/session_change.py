@@ -1,0 +1,190 @@
+"""What changed in one brain between two sessions: maps on both, and what appeared or disappeared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel as nb
+import numpy as np
+
+from hyperprep.models.predict.outliers import change_regions, outliers
+from hyperprep.models.predict.topology import TopologyChange, Transforms, topology_change
+from hyperprep.models.spatial.controls import MIN_VOLUME_MM3, ControlStatistics
+from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.measures import jacobian_determinant
+from hyperprep.models.spatial.transforms import resample
+
+APPEARED, DISAPPEARED = 1, 2
+"""Numbers in the masks of a session change."""
+
+QUANTILE = 0.995
+"""Without control statistics, regions are cut at this quantile of the scores themselves."""
+
+
+@dataclass(frozen=True, eq=False)
+class SessionChange:
+    """Change between two sessions; images lie on the sessions' own grids.
+
+    Attributes
+    ----------
+    first_score, second_score
+        float32 L_sym, nats: the first session explained by the second, and the second by the first.
+    first_z, second_z
+        Calibrated z-scores against pairs of sessions without change; None without such statistics.
+    first_mask, second_mask
+        uint8: :data:`APPEARED` or :data:`DISAPPEARED` where a region is, else 0.
+    rows
+        One per region of the second session: what :func:`~hyperprep.models.spatial.regions.describe_regions`
+        gives, with ``direction`` and ``log_jacobian`` (mean log |J| of the deformation from the second to
+        the first session; below 0 where the second session's region is larger).
+    change
+        The scores on the network's grid; its fixed side is the first session.
+    metrics
+        Flat figures.
+    """
+
+    first_score: nb.Nifti1Image
+    second_score: nb.Nifti1Image
+    first_z: nb.Nifti1Image | None
+    second_z: nb.Nifti1Image | None
+    first_mask: nb.Nifti1Image
+    second_mask: nb.Nifti1Image
+    rows: Sequence[dict[str, Any]]
+    change: TopologyChange
+    metrics: dict[str, Any]
+
+
+def compare_sessions(
+    first: nb.Nifti1Image,
+    second: nb.Nifti1Image,
+    *,
+    frame2first: np.ndarray,
+    frame2second: np.ndarray,
+    first_mask: nb.Nifti1Image | None = None,
+    second_mask: nb.Nifti1Image | None = None,
+    second_dseg: nb.Nifti1Image | None = None,
+    first_outlier: nb.Nifti1Image | None = None,
+    second_outlier: nb.Nifti1Image | None = None,
+    transforms: Transforms | None = None,
+    controls: ControlStatistics | None = None,
+    min_volume_mm3: float = MIN_VOLUME_MM3,
+    weights: str | Path | None = None,
+    weights_dir: str | Path | None = None,
+    device: str = "cpu",
+    num_threads: int | None = None,
+) -> SessionChange:
+    """Map what changed between two sessions of one person, and in which direction.
+
+    A difference between two images does not say in which of them something unusual is. Where each session
+    was compared with the template before, that decides: a region *appeared* if the second session is more
+    unusual there than the first, and *disappeared* if it is less. Without those maps the two directions of
+    this pair decide: a thing that grew out of little is worse explained by the session without it.
+
+    Parameters
+    ----------
+    first, second
+        Images of the two sessions on their own grids.
+    frame2first, frame2second
+        (4, 4) from the template frame to each of them: their affine alignments. What they differ by beyond
+        the head's position is taken up by ``transforms``.
+    first_mask, second_mask
+        Brain masks on the images' grids.
+    second_dseg
+        FreeSurfer numbers on the second image's grid: names of the structures that regions touch.
+    first_outlier, second_outlier
+        z-scores of each session against the template, on its own grid.
+    transforms
+        Point maps first to second and back, affine part included.
+    controls
+        Statistics of the kind ``"sessions"``.
+    min_volume_mm3
+        Smaller regions are left out.
+    weights, weights_dir, device, num_threads
+        As in :func:`hyperprep.models.predict.locate.locate`.
+
+    Raises
+    ------
+    ScanError
+        When a brain does not lie on the network's grid, or statistics do not fit.
+    WeightsError, DeviceError
+        When weights or device are not there.
+    """
+    change = topology_change(
+        first,
+        second,
+        fixed2moving=np.asarray(frame2second, float) @ np.linalg.inv(frame2first),
+        frame2fixed=frame2first,
+        fixed_mask=first_mask,
+        moving_mask=second_mask,
+        transforms=transforms,
+        weights=weights,
+        weights_dir=weights_dir,
+        device=device,
+        num_threads=num_threads,
+    )
+    grids = Grid.of(first), Grid.of(second)
+    maps = [change.fixed_score, change.moving_score]
+    found = None if controls is None else outliers(change, controls)
+    cut = [float(np.quantile(v[v != 0], QUANTILE)) if v.any() else np.inf for v in maps]
+    if found is not None:
+        maps, cut = [found.fixed_z, found.moving_z], [found.threshold] * 2
+    place = change.on_fixed, change.on_moving
+    images = [put(values, grid) for put, values, grid in zip(place, maps, grids, strict=True)]
+    surplus = _surplus(change, first_outlier, second_outlier)
+    sides = [put(values, grid) for put, values, grid in zip(place, surplus, grids, strict=True)]
+    masks: list[nb.Nifti1Image] = []
+    rows: list[dict[str, Any]] = []
+    determinant = np.log(np.clip(jacobian_determinant(change.backward), 1e-3, None))
+    growth = np.asanyarray(change.on_moving(determinant, grids[1]).dataobj)
+    for image, side, threshold, mask, dseg in (
+        (images[0], sides[0], cut[0], first_mask, None),
+        (images[1], sides[1], cut[1], second_mask, second_dseg),
+    ):
+        regions = change_regions(
+            image, threshold=threshold, min_volume_mm3=min_volume_mm3, mask=mask, dseg=dseg
+        )
+        labels = np.zeros(image.shape, np.uint8)
+        more = np.asanyarray(side.dataobj)
+        rows = []
+        for row in regions.rows:
+            inside = regions.numbers == row["index"]
+            appeared = bool(more[inside].mean() >= 0)
+            labels[inside] = APPEARED if appeared else DISAPPEARED
+            rows.append({**row, "direction": "appeared" if appeared else "disappeared"})
+            if image is images[1]:
+                rows[-1]["log_jacobian"] = round(float(growth[inside].mean()), 3)
+        masks.append(nb.Nifti1Image(labels, image.affine))
+    scores = [
+        put(values, grid)
+        for put, values, grid in zip(place, (change.fixed_score, change.moving_score), grids, strict=True)
+    ]
+    metrics = {
+        **change.metrics,
+        "threshold": cut[1],
+        "calibrated": controls is not None,
+        "direction_from": "template" if first_outlier is not None and second_outlier is not None else "pair",
+        "regions_appeared": sum(row["direction"] == "appeared" for row in rows),
+        "regions_disappeared": sum(row["direction"] == "disappeared" for row in rows),
+    }
+    z = images if found is not None else [None, None]
+    return SessionChange(scores[0], scores[1], z[0], z[1], masks[0], masks[1], rows, change, metrics)
+
+
+def _surplus(
+    change: TopologyChange, first: nb.Nifti1Image | None, second: nb.Nifti1Image | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give how much more unusual the second session is than the first, on the first and on the second.
+
+    Both maps lie on the network's grid. The transport between the two sides is that of the scores.
+    """
+    if first is None or second is None:
+        one, other = change.fixed_own, change.moving_own
+    else:
+        one = resample(first, change.grid, [change.frame2fixed]).get_fdata(dtype=np.float32)
+        other = resample(second, change.grid, [change.frame2moving]).get_fdata(dtype=np.float32)
+    on_second = other - change.to_moving(one)
+    moved = resample(change.image(other), change.grid, [change.forward]).get_fdata(dtype=np.float32)
+    return moved - one, on_second

@@ -1,0 +1,271 @@
+"""Maps of pairs whose difference is known: transported correctly, read against controls, listed by region."""
+
+from __future__ import annotations
+
+import nibabel as nb
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from hyperprep.exceptions import ScanError, UsageError
+from hyperprep.models.losses.topology import symmetric_score
+from hyperprep.models.nets.topology import TopologyNetwork
+from hyperprep.models.nn.smooth import gaussian_smooth
+from hyperprep.models.nn.warp import warp
+from hyperprep.models.predict.outliers import change_regions, match_weight, outliers
+from hyperprep.models.predict.refine import Stage, invert_displacement, refine
+from hyperprep.models.predict.session_change import APPEARED, DISAPPEARED, compare_sessions
+from hyperprep.models.predict.topology import score_pair, topology_change
+from hyperprep.models.spatial.controls import ControlStatistics, control_statistics
+from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.transforms import DisplacementField
+from hyperprep.models.train.export import export
+
+SHAPE, SPACING, ORIGIN = (24, 28, 24), 6.0, (-70.0, -100.0, -60.0)
+PLACE = np.array([-22.0, -40.0, 30.0])
+
+
+@pytest.fixture(scope="module")
+def weights_dir(tmp_path_factory):
+    """Weights of an untrained network that compares images and starts from a registration."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("weights")
+    run = folder / "run"
+    run.mkdir()
+    (run / "config.toml").write_text(
+        f'network = "topology"\n[lattice]\nshape = {list(SHAPE)}\nspacing_mm = {SPACING}\n'
+        f"origin_mm = {list(ORIGIN)}\n"
+        '[model]\nchannels = [4, 6]\nnorm = "instance"\nfeatures = "image"\nstart = "registration"\n'
+    )
+    network = TopologyNetwork(3, (4, 6), "instance")
+    with torch.no_grad():
+        network.feature_log_variance.fill_(-5.0)
+        network.running.copy_(torch.tensor([-1.0, -2.0]))
+    torch.save({"average": network.state_dict(), "step": 1, "seconds": 1.0}, run / "model.pt")
+    (run / "curve.jsonl").write_text('{"step": 1, "seconds": 1.0, "val_misfit": 0.5}\n')
+    export(run, out_dir=folder / "out")
+    return folder / "out"
+
+
+def head(*, lesion: float = 0.0, seed: int = 0, affine: np.ndarray | None = None) -> nb.Nifti1Image:
+    """A textured ellipsoid; ``lesion`` is the intensity of a ball of 14 mm radius at ``PLACE``."""
+    affine = (
+        np.array([[3.0, 0, 0, -69], [0, 3, 0, -99], [0, 0, 3, -59], [0, 0, 0, 1]])
+        if affine is None
+        else affine
+    )
+    grid = Grid((46, 54, 46), affine)
+    points = grid.to_world(np.moveaxis(np.indices(grid.shape), 0, -1))
+    centre, axes = np.array([0.0, -18.0, 10.0]), np.array([55.0, 68.0, 55.0])
+    inside = (((points - centre) / axes) ** 2).sum(-1) < 1
+    waves = 0.15 * np.sin(points[..., 0] / 9) * np.cos(points[..., 1] / 11) * np.sin(points[..., 2] / 8)
+    data = 0.5 + waves + 0.01 * np.random.default_rng(seed).standard_normal(grid.shape)
+    if lesion:
+        data[np.linalg.norm(points - PLACE, axis=-1) < 14] = lesion
+    return nb.Nifti1Image((np.where(inside, data, 0) * 100).astype(np.float32), grid.affine)
+
+
+def still(first: nb.Nifti1Image) -> tuple:
+    return [np.eye(4)], [np.eye(4)]
+
+
+@pytest.fixture(scope="module")
+def changed(weights_dir):
+    template, scan = head(), head(lesion=0.64, seed=1)
+    found = topology_change(
+        template, scan, fixed2moving=np.eye(4), transforms=still(scan), weights_dir=weights_dir
+    )
+    return template, scan, found
+
+
+@pytest.fixture(scope="module")
+def controls(weights_dir):
+    scores = []
+    for seed in range(6):
+        found = topology_change(
+            head(),
+            head(seed=10 + seed),
+            fixed2moving=np.eye(4),
+            transforms=still(head()),
+            weights_dir=weights_dir,
+        )
+        scores.append(found.fixed_score)
+    return control_statistics(
+        scores, found.fixed_brain, found.grid, controls=list("abcdef"), weights_sha256=found.weights_sha256
+    )
+
+
+def smooth_field(shape: tuple[int, int, int]) -> torch.Tensor:
+    axes = torch.meshgrid(*(torch.linspace(0, 2 * torch.pi, n) for n in shape), indexing="ij")
+    return 1.5 * torch.stack([torch.sin(axes[1]), torch.cos(axes[2]), torch.sin(axes[0])])[None]
+
+
+def test_symmetric_scores_are_one_map_seen_from_both_sides():
+    """L_sym(I|J) = L_sym(J|I) o Phi where the transforms are inverse to each other (section 3)."""
+    torch.manual_seed(0)
+    shape = (40, 44, 48)
+    there = smooth_field(shape)
+    back = invert_displacement(there, steps=80, tolerance=1e-3)
+    one, other = (gaussian_smooth(torch.rand(1, 1, *shape), 3.0) for _ in range(2))
+    on_fixed, on_moving = symmetric_score(one, other, there), symmetric_score(other, one, back)
+    inner = (slice(None), slice(None), *[slice(6, -6)] * 3)
+    carried = warp(on_fixed, back)[inner]
+    spread = float(on_moving[inner].std())
+    assert float((carried - on_moving[inner]).abs().mean()) < 0.05 * spread
+    assert float((on_fixed[inner] - on_moving[inner]).abs().mean()) > 0.25 * spread, (
+        "the test must be able to fail"
+    )
+    wrong = warp(on_fixed, there)[inner]
+    assert float((wrong - on_moving[inner]).abs().mean()) > 0.25 * spread
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_exchanging_the_images_exchanges_the_sides(dims):
+    torch.manual_seed(1)
+    network = TopologyNetwork(dims, (4, 4), "none").eval()
+    one, other = torch.rand(1, 1, 8, 12, 20), torch.rand(1, 1, 8, 12, 20)
+    with torch.no_grad():
+        found, again = score_pair(network, one, other), score_pair(network, other, one)
+    assert found.fixed_score.shape == (1, 1, 8, 12, 20)
+    assert found.forward.shape == (1, 3, 8, 12, 20)
+    assert torch.allclose(found.fixed_score, again.moving_score, atol=1e-5)
+    assert torch.allclose(found.forward, again.backward, atol=1e-5)
+    if dims == 2:
+        assert float(found.forward[:, 2].abs().max()) == 0
+
+
+def test_a_lesion_has_the_highest_score_on_both_sides(changed):
+    _, scan, found = changed
+    points = found.grid.to_world(np.moveaxis(np.indices(found.grid.shape), 0, -1))
+    away = np.linalg.norm(points - PLACE, axis=-1)
+    lesion, around = away < 10, away < 18
+    for name in ("fixed", "moving"):
+        values, brain = getattr(found, f"{name}_score"), getattr(found, f"{name}_brain")
+        assert values[lesion].mean() > np.quantile(values[brain & ~around], 0.99)
+        assert not values[~brain].any()
+    own = found.on_moving(found.moving_score, Grid.of(scan))
+    assert own.shape == scan.shape
+    peak = Grid.of(scan).to_world(np.argwhere(own.get_fdata() == own.get_fdata().max())[0])
+    assert np.linalg.norm(peak - PLACE) < 16
+
+
+def test_a_registration_that_is_given_is_started_from(changed, weights_dir):
+    template, scan, _ = changed
+    grid = Grid.of(template)
+    field = np.zeros((*grid.shape, 3), np.float32)
+    field[..., 1] = 9.0
+    there, back = DisplacementField(grid, field), DisplacementField(grid, -field)
+    found = topology_change(
+        template, scan, fixed2moving=np.eye(4), transforms=([there], [back]), weights_dir=weights_dir
+    )
+    middle = tuple(n // 2 for n in found.grid.shape)
+    assert found.forward.data[middle][1] == pytest.approx(9, abs=0.5)
+    assert found.backward.data[middle][1] == pytest.approx(-9, abs=0.5)
+
+
+def test_outliers_are_found_named_and_placed(changed, controls):
+    _, scan, found = changed
+    above = outliers(found, controls)
+    z = found.on_moving(above.moving_z, Grid.of(scan))
+    dseg = nb.Nifti1Image(np.full(scan.shape, 2, np.int16), scan.affine)
+    regions = change_regions(z, threshold=above.threshold, dseg=dseg)
+    assert regions.rows, "the lesion is a region"
+    row = regions.rows[0]
+    assert np.linalg.norm([row["x_mm"], row["y_mm"], row["z_mm"]] - PLACE) < 8
+    assert 0.4 < row["volume_mm3"] / (4 / 3 * np.pi * 14**3) < 4
+    assert row["structures"] == "Left-Cerebral-White-Matter 100 %"
+    mask = np.asanyarray(regions.mask.dataobj)
+    assert mask.sum() * 27 >= row["volume_mm3"]
+    weight = match_weight(above.fixed_z, above.threshold)
+    voxel = tuple(np.rint(found.grid.to_voxels(PLACE)).astype(int))
+    assert weight[voxel] == 0
+    assert np.median(weight[found.fixed_brain]) == 1
+
+
+def test_a_healthy_brain_has_about_one_region(controls, weights_dir):
+    scan = head(seed=99)
+    found = topology_change(
+        head(), scan, fixed2moving=np.eye(4), transforms=still(scan), weights_dir=weights_dir
+    )
+    above = outliers(found, controls)
+    assert len(change_regions(found.image(above.moving_z), threshold=above.threshold).rows) <= 3
+    inside = above.moving_z[found.moving_brain & controls.mask]
+    assert abs(np.median(inside)) < 0.7
+    assert 0.5 < inside.std() < 2
+
+
+def test_statistics_survive_their_file_and_refuse_strangers(controls, changed, tmp_path):
+    again = ControlStatistics.load(controls.save(tmp_path / "a.npz"))
+    assert np.allclose(again.mean, controls.mean, rtol=2e-3, atol=2e-2)
+    assert np.array_equal(again.mask, controls.mask)
+    assert (again.threshold, again.controls) == (controls.threshold, controls.controls)
+    assert "WeightsSHA256" in (tmp_path / "a.json").read_text()
+    stranger = ControlStatistics(**{**vars(controls), "weights_sha256": "other"})
+    with pytest.raises(ScanError, match="other weights"):
+        outliers(changed[2], stranger)
+    with pytest.raises(UsageError, match="at least 3"):
+        control_statistics([controls.mean], controls.mask, controls.grid, controls=["a"], weights_sha256="")
+    (tmp_path / "b.npz").write_bytes(b"no")
+    with pytest.raises(ScanError, match="no control statistics"):
+        ControlStatistics.load(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_appeared_and_what_disappeared_are_told_apart(weights_dir, gone):
+    healthy, ill = head(seed=3), head(lesion=0.64, seed=4)
+    first, second = (ill, healthy) if gone else (healthy, ill)
+    unusual = [
+        nb.Nifti1Image((np.abs(i.get_fdata() - 64) < 3).astype(np.float32) * 5, i.affine)
+        for i in (first, second)
+    ]
+    for img in unusual:
+        img.dataobj[:] = ndimage.grey_opening(np.asarray(img.dataobj), 3) * (head().get_fdata() > 0)
+    found = compare_sessions(
+        first,
+        second,
+        frame2first=np.eye(4),
+        frame2second=np.eye(4),
+        first_outlier=unusual[0],
+        second_outlier=unusual[1],
+        transforms=still(first),
+        weights_dir=weights_dir,
+    )
+    largest = found.rows[0]
+    assert np.linalg.norm([largest["x_mm"], largest["y_mm"], largest["z_mm"]] - PLACE) < 10
+    assert largest["direction"] == ("disappeared" if gone else "appeared")
+    for mask, scan in ((found.first_mask, first), (found.second_mask, second)):
+        voxel = tuple(np.rint(Grid.of(scan).to_voxels(PLACE)).astype(int))
+        assert np.asanyarray(mask.dataobj)[voxel] == (DISAPPEARED if gone else APPEARED)
+    assert found.metrics["direction_from"] == "template"
+    assert not found.metrics["calibrated"]
+
+
+QUICK = (Stage(4, 4, 50, 0.5, 1.2), Stage(2, 2, 30, 0.5, 1.2))
+
+
+def test_a_weight_lets_the_surroundings_of_a_lesion_align_better():
+    generator = torch.Generator().manual_seed(3)
+    shape = (48, 56, 64)
+    texture = gaussian_smooth(torch.rand(1, 1, *shape, generator=generator), 3.0)
+    texture = (texture - texture.min()) / (texture.max() - texture.min()) * 0.8 + 0.2
+    axes = torch.meshgrid(*(torch.linspace(0, 2 * torch.pi, n) for n in shape), indexing="ij")
+    truth = 2 * torch.stack([torch.sin(axes[1]), torch.cos(axes[2]), torch.sin(axes[0])])[None]
+    moving = warp(texture, invert_displacement(truth, steps=60))
+    places = torch.stack(torch.meshgrid(*(torch.arange(n) for n in shape), indexing="ij")).float()
+    distance = (places - torch.tensor([24.0, 28, 32]).view(3, 1, 1, 1)).norm(dim=0)[None, None]
+    lesion = (distance < 9).float()
+    blotch = gaussian_smooth(torch.rand(1, 1, *shape, generator=generator), 2.0)
+    blotch = (blotch - blotch.min()) / (blotch.max() - blotch.min())
+    ill = moving * (1 - warp(lesion, invert_displacement(truth, steps=60))) + blotch * warp(
+        lesion, invert_displacement(truth, steps=60)
+    )
+    start = torch.zeros(1, 3, *(n // 4 for n in shape))
+    plain = refine(start, texture, ill, lam=0.3, stages=QUICK)
+    weighted = refine(start, texture, ill, lam=0.3, stages=QUICK, weight=1 - lesion)
+    expected = torch.nn.functional.avg_pool3d(truth, 2) / 2
+    rim = torch.nn.functional.avg_pool3d(((distance >= 9) & (distance < 15)).float(), 2) > 0.5
+    errors = [float((u - expected).norm(dim=1, keepdim=True)[rim].mean()) for u in (plain, weighted)]
+    assert errors[1] < 0.9 * errors[0]
+    same = refine(start, texture, ill, lam=0.3, stages=QUICK, weight=torch.ones_like(lesion))
+    assert torch.equal(same, plain)

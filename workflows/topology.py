@@ -1,0 +1,310 @@
+"""Topology-change maps: a scan against the template, and one session against another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces import utility as niu
+from nipype.pipeline import engine as pe
+from niworkflows.engine import Workflow
+
+from hyperprep.interfaces.bids import DerivativesDataSink
+from hyperprep.interfaces.reportlets import TopologyMap
+from hyperprep.interfaces.topology import SessionChange, TopologyChange
+from hyperprep.workflows.nodes import model_node
+from hyperprep.workflows.outputs import TOPOLOGY_FILES, init_ds_topology_wf
+from hyperprep.workflows.settings import AnatSettings, Scan, Template
+
+ALWAYS = {"out_score": "score", "out_template_score": "template_score"}
+WITH_CONTROLS = {
+    "out_excess": "excess",
+    "out_z": "z",
+    "out_mask": "regions_mask",
+    "out_regions": "regions",
+    "out_weight": "weight",
+}
+"""Outputs of the interface that need control statistics, and what they are called here."""
+
+MEM_GB = 6.0
+
+
+def init_topology_wf(
+    *,
+    calibrated: bool = False,
+    control_statistics: Path | None = None,
+    device: str = "cpu",
+    omp_nthreads: int = 1,
+    weights_dir: Path | None = None,
+    weights_sha256: Mapping[str, str] | None = None,
+    name: str = "topology_wf",
+) -> Workflow:
+    """Map where a registered scan and the template have no match.
+
+    Parameters
+    ----------
+    calibrated : bool
+        Control statistics are there, given or beside the weights: z-scores and regions are made too.
+    control_statistics : Path or None
+        NPZ of the group level; None takes those beside the weights.
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    omp_nthreads : int
+        Threads of one node.
+    weights_dir : Path or None
+        Folder searched for weights first.
+    weights_sha256 : mapping or None
+        Digests of the weights by name of the network.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    t1w, t1w_mask, t1w_dseg
+        The scan, its brain mask and its structures.
+    template_brain, template_mask
+        The skull-stripped template and its brain mask.
+    t1w2template_xfm
+        ITK transform of the prealignment.
+    t1w2std_xfm, std2t1w_xfm
+        ITK composites of the registration.
+
+    Outputs
+    -------
+    score, template_score
+        L_sym on the scan's grid, and on the network's grid in the template's space.
+    excess, z, regions_mask, regions, weight
+        What only control statistics make possible; undefined without ``calibrated``.
+    topology_metrics
+        JSON file with figures of this step.
+    """
+    workflow = Workflow(name=name)
+    workflow.__desc__ = (
+        "Places of the brain that no registration matches with the template were mapped by a conditional "
+        "variational auto-encoder that was trained on healthy synthetic brains only [@spotthedifference]"
+        + (
+            "; its score was compared with that of controls at each place.\n"
+            if calibrated
+            else "; without controls, its score is not calibrated.\n"
+        )
+    )
+    given = {
+        "t1w": "scan",
+        "t1w_mask": "scan_mask",
+        "t1w_dseg": "scan_dseg",
+        "template_brain": "template_image",
+        "template_mask": "template_mask",
+        "t1w2template_xfm": "template2scan_xfm",
+        "t1w2std_xfm": "in_xfm",
+        "std2t1w_xfm": "in_inverse_xfm",
+    }
+    made = ALWAYS | (WITH_CONTROLS if calibrated else {})
+    inputnode = pe.Node(niu.IdentityInterface(fields=list(given)), name="inputnode")
+    outputnode = pe.Node(
+        niu.IdentityInterface(fields=[*ALWAYS.values(), *WITH_CONTROLS.values(), "topology_metrics"]),
+        name="outputnode",
+    )
+    change = model_node(
+        TopologyChange(**_controls(control_statistics)),
+        name="change",
+        device=device,
+        omp_nthreads=omp_nthreads,
+        mem_gb=MEM_GB,
+        weights_dir=weights_dir,
+        weights_sha256=weights_sha256,
+    )
+    workflow.connect([
+        (inputnode, change, list(given.items())),
+        (change, outputnode, [*made.items(), ("out_metrics", "topology_metrics")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def init_topology_longitudinal_wf(
+    *,
+    calibrated: bool = False,
+    control_statistics: Path | None = None,
+    device: str = "cpu",
+    omp_nthreads: int = 1,
+    weights_dir: Path | None = None,
+    weights_sha256: Mapping[str, str] | None = None,
+    name: str = "topology_longitudinal_wf",
+) -> Workflow:
+    """Map what changed between two sessions of one person, on the grids of both.
+
+    Parameters
+    ----------
+    calibrated : bool
+        Statistics of pairs of sessions without change are there: z-scores are made too.
+    control_statistics : Path or None
+        NPZ of the kind ``sessions``; None takes those beside the weights.
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    omp_nthreads : int
+        Threads of one node.
+    weights_dir : Path or None
+        Folder searched for weights first.
+    weights_sha256 : mapping or None
+        Digests of the weights by name of the network.
+    name : str
+        Name of the workflow.
+
+    Inputs
+    ------
+    first, first_mask, first2template_xfm, first_z
+        The earlier scan, its brain mask, its affine alignment and its z-score against the template.
+    second, second_mask, second_dseg, second2template_xfm, second_z
+        The same of the later scan, and its structures.
+    second2first_xfm, first2second_xfm
+        ITK composites of the registration of the two sessions.
+
+    Outputs
+    -------
+    first_score, second_score, first_regions_mask, second_regions_mask
+        L_sym and regions on both grids: 1 appeared, 2 disappeared.
+    first_change_z, second_change_z
+        Calibrated z-scores on both grids; undefined without ``calibrated``.
+    regions
+        TSV of the regions of the later scan, with direction and change of volume.
+    topology_metrics
+        JSON file with figures of this step.
+    """
+    workflow = Workflow(name=name)
+    workflow.__desc__ = (
+        "Change between sessions was mapped by a conditional variational auto-encoder that registers them in "
+        "both directions [@spotthedifference].\n"
+    )
+    given = {
+        "first": "first_image",
+        "first_mask": "first_mask",
+        "first2template_xfm": "frame2first_xfm",
+        "first_z": "first_z",
+        "second": "second_image",
+        "second_mask": "second_mask",
+        "second_dseg": "second_dseg",
+        "second2template_xfm": "frame2second_xfm",
+        "second_z": "second_z",
+        "second2first_xfm": "in_xfm",
+        "first2second_xfm": "in_inverse_xfm",
+    }
+    made = {
+        "first_score": "first_score",
+        "second_score": "second_score",
+        "first_out_mask": "first_regions_mask",
+        "second_out_mask": "second_regions_mask",
+        "out_regions": "regions",
+        "out_metrics": "topology_metrics",
+    }
+    z = {"first_out_z": "first_change_z", "second_out_z": "second_change_z"}
+    inputnode = pe.Node(niu.IdentityInterface(fields=list(given)), name="inputnode")
+    outputnode = pe.Node(niu.IdentityInterface(fields=[*made.values(), *z.values()]), name="outputnode")
+    change = model_node(
+        SessionChange(**_controls(control_statistics)),
+        name="change",
+        device=device,
+        omp_nthreads=omp_nthreads,
+        mem_gb=MEM_GB,
+        weights_dir=weights_dir,
+        weights_sha256=weights_sha256,
+    )
+    workflow.connect([
+        (inputnode, change, list(given.items())),
+        (change, outputnode, list((made | (z if calibrated else {})).items())),
+    ])  # fmt: skip
+    return workflow
+
+
+def add_topology(
+    workflow: Workflow,
+    before: Workflow,
+    quality: pe.Node,
+    scan: Scan,
+    template: Template,
+    settings: AnatSettings,
+) -> None:
+    """Add maps, their files and their figure to the workflow of a scan.
+
+    Parameters
+    ----------
+    workflow : Workflow
+        From :func:`~hyperprep.workflows.anat.init_anat_wf`, with its steps connected.
+    before : Workflow
+        The registration that the maps start from. Where the scan's own registration is another one, it gets
+        the weights that the maps give.
+    quality : Node
+        Gathers figures.
+    scan, template, settings
+        Of that workflow.
+    """
+    inputnode, conform_wf, prealign_wf, segment_wf, register_wf = (
+        workflow.get_node(name)
+        for name in ("inputnode", "conform_wf", "prealign_wf", "segment_wf", "register_wf")
+    )
+    calibrated = settings.topology_calibrated
+    topology_wf = init_topology_wf(
+        calibrated=calibrated,
+        control_statistics=settings.control_statistics,
+        device=settings.device,
+        omp_nthreads=settings.omp_nthreads,
+        weights_dir=settings.weights_dir,
+        weights_sha256=settings.weights_sha256,
+    )
+    folders: dict[str, Any] = {"bids_dir": settings.bids_dir, "output_dir": settings.output_dir}
+    ds_topology_wf = init_ds_topology_wf(scan=scan, template=template, calibrated=calibrated, **folders)
+    stored = [*ALWAYS.values(), *(TOPOLOGY_FILES if calibrated else ())]
+    workflow.connect([
+        (conform_wf, topology_wf, [("outputnode.t1w_preproc", "inputnode.t1w")]),
+        (segment_wf, topology_wf, [
+            ("outputnode.brain_mask", "inputnode.t1w_mask"),
+            ("outputnode.all_dseg", "inputnode.t1w_dseg"),
+        ]),
+        (inputnode, topology_wf, [
+            ("template_brain", "inputnode.template_brain"),
+            ("template_mask", "inputnode.template_mask"),
+        ]),
+        (prealign_wf, topology_wf, [("outputnode.t1w2template_xfm", "inputnode.t1w2template_xfm")]),
+        (before, topology_wf, [
+            ("outputnode.t1w2std_xfm", "inputnode.t1w2std_xfm"),
+            ("outputnode.std2t1w_xfm", "inputnode.std2t1w_xfm"),
+        ]),
+        (topology_wf, quality, [("outputnode.topology_metrics", "topology")]),
+        (topology_wf, ds_topology_wf, [(f"outputnode.{field}", f"inputnode.{field}") for field in stored]),
+        (quality, ds_topology_wf, [("topology_meta", "inputnode.topology_meta")]),
+    ])  # fmt: skip
+    if before is not register_wf:
+        workflow.connect([
+            (topology_wf, register_wf, [("outputnode.weight", "inputnode.template_weight")]),
+        ])  # fmt: skip
+    if settings.reportlets:
+        _add_figure(workflow, topology_wf, scan, settings)
+
+
+def _add_figure(workflow: Workflow, topology_wf: Workflow, scan: Scan, settings: AnatSettings) -> None:
+    """Draw the map for the report."""
+    conform_wf, segment_wf = (workflow.get_node(name) for name in ("conform_wf", "segment_wf"))
+    figure = pe.Node(TopologyMap(), name="topology_figure", mem_gb=0.6)
+    sink = pe.Node(
+        DerivativesDataSink(
+            base_directory=str(settings.output_dir),
+            source_file=str(scan.t1w),
+            datatype="figures",
+            desc="topology",
+            suffix="T1w",
+        ),
+        name="ds_topology_figure",
+        run_without_submitting=True,
+    )
+    shown = {"score": "score"}
+    if settings.topology_calibrated:
+        shown |= {"z": "z", "regions_mask": "regions", "regions": "table"}
+    workflow.connect([
+        (conform_wf, figure, [("outputnode.t1w_preproc", "in_file")]),
+        (segment_wf, figure, [("outputnode.brain_mask", "in_mask")]),
+        (topology_wf, figure, [(f"outputnode.{source}", field) for source, field in shown.items()]),
+        (figure, sink, [("out_file", "in_file")]),
+    ])  # fmt: skip
+
+
+def _controls(path: Path | None) -> dict[str, Any]:
+    return {} if path is None else {"control_statistics": str(path)}
