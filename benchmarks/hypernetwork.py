@@ -129,10 +129,25 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _answers(row: Mapping[str, Any], args: argparse.Namespace) -> bool:
+    """Say whether a result of an earlier command was measured on these pairs, at these lambdas and seeds."""
+    asked = {f"{lam:g}" for lam in args.lambdas}
+    measured = set(row["by_lambda"])
+    return (
+        row["count"] == args.pairs
+        and (row["pairs"] == "synthetic" or args.data is not None)
+        and row.get("seed", 0) < args.seeds
+        and (
+            row["strategy"] == "affine"
+            or (measured <= asked if row["strategy"] == FIXED else measured == asked)
+        )
+    )
+
+
 def rows_of(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """Train and measure what is still missing, and give every row of the result."""
     results = folder / "results.jsonl"
-    known = read_rows(results)
+    known = [row for row in read_rows(results) if _answers(row, args)]
     yield from known
     shared = {
         "maps": load_maps(args.maps),
@@ -161,6 +176,7 @@ def rows_of(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     schedule = {"steps": args.steps, "learning_rate": args.learning_rate, "log_every": 100}
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
+        row = {**row, "count": args.pairs}
         with results.open("a") as stream:
             stream.write(json.dumps(row) + "\n")
         print(row, flush=True)

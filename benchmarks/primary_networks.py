@@ -123,7 +123,11 @@ def main() -> None:
         compared["real"] = real_pairs(args.data, shared["lattice"], args.pairs, args.threads)
     affine = {kind: measure(None, pairs)["dice"] for kind, pairs in compared.items()}
     with_real = "_with-real" if args.data else ""
-    folder = args.work / f"{args.spacing:g}mm_{args.minutes:g}min_rate{args.learning_rate:g}{with_real}"
+    lams = "-".join(f"{lam:g}" for lam in args.lambdas)
+    folder = args.work / (
+        f"{args.spacing:g}mm_{args.minutes:g}min_rate{args.learning_rate:g}"
+        f"_{args.pairs}pairs_lambda{lams}{with_real}"
+    )
     curves = {}
     for name in args.networks:
         kind, options = NETWORKS[name]

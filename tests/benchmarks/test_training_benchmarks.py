@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 
@@ -148,6 +149,12 @@ def test_finished_runs_are_not_run_again(
     assert trainings == []
     table = (tmp_path / "t.md").read_text()
     assert "| 0.7 |" in table
+    missing = [run.name for run in hypernetwork.runs_of([0.2, 0.7], 1, STRATEGIES)]
+    other = argparse.Namespace(pairs=2, seeds=1, lambdas=[0.2, 0.7], data=None)
+    assert not any(hypernetwork._answers(row, other) for row in rows)
+    other = argparse.Namespace(pairs=1, seeds=1, lambdas=[0.2, 0.9], data=None)
+    kept = {row["run"] for row in rows if hypernetwork._answers(row, other)}
+    assert kept == {"affine", "fixed-lambda-0.2_seed0"} < {"affine", *missing}
     assert "full-integrative - fixed" in table
 
 
