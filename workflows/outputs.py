@@ -17,12 +17,10 @@ from hyperprep.workflows.settings import SEGMENTATION_NAME, OutputSpace, Scan, T
 BIDSIGNORE = ("*.html", "logs", "figures", "*_xfm.*", "*_quality.json", "*_topology.*")
 """Lines of ``.bidsignore`` that cover what BIDS has no names for."""
 
-TOPOLOGY_FILES = ("excess", "z", "regions_mask", "regions")
-"""Topology-change files that need control statistics; the score is always written."""
 
 TISSUES = ("GM", "WM", "CSF")
 _SEGMENTATION = {"segmentation": SEGMENTATION_NAME, "suffix": "dseg"}
-_PREPROC = {"desc": "preproc", "suffix": "T1w"}
+PREPROC = {"desc": "preproc", "suffix": "T1w"}
 _MASK = {"desc": "brain", "suffix": "mask"}
 _DESCRIPTIONS = {
     "t1w_preproc": "T1w image, intensities corrected as the methods text says",
@@ -111,7 +109,7 @@ def init_ds_native_wf(
     )
     outputnode = pe.Node(niu.IdentityInterface(fields=["t1w_preproc"]), name="outputnode")
     raw = raw_uri(scan.t1w, bids_dir)
-    made = {"SpatialReference": raw, "Sources": [derivative_uri(scan, **_PREPROC)]}
+    made = {"SpatialReference": raw, "Sources": [derivative_uri(scan, **PREPROC)]}
     corrected = {"SkullStripped": skull_stripped, "SpatialReference": raw, "Sources": [raw]}
     given_mask = [scan.mask_uri or scan.mask.absolute().as_uri()] if scan.mask else made["Sources"]
     dseg_uri = derivative_uri(scan, **_SEGMENTATION)
@@ -121,7 +119,7 @@ def init_ds_native_wf(
         "volume_mm3": {"Description": "Volume", "Units": "mm^3"},
     }
     sinks: dict[str, dict[str, Any]] = {
-        "t1w_preproc": {**_PREPROC, **corrected},
+        "t1w_preproc": {**PREPROC, **corrected},
         "brain_mask": {**_MASK, **made, "Sources": given_mask, "Type": "Brain"},
         "dseg": {**_SEGMENTATION, **made},
         "dseg_legend": {**_SEGMENTATION, "extension": ".tsv"},
@@ -190,7 +188,7 @@ def init_ds_standard_wf(
         "Resolution": describe_resolution(space, template),
     }
     sinks: dict[str, dict[str, Any]] = {
-        "t1w_preproc": {**_PREPROC, "SkullStripped": skull_stripped},
+        "t1w_preproc": {**PREPROC, "SkullStripped": skull_stripped},
         "brain_mask": {**_MASK, "Type": "Brain"},
         "dseg": {**_SEGMENTATION},
         "tissue_dseg": {"suffix": "dseg"},
@@ -271,95 +269,6 @@ def init_ds_transforms_wf(
             workflow.connect([(inputnode, sink, [("registration_meta", "meta_dict")])])
         if field == "quality":
             workflow.connect([(sink, outputnode, [("out_file", "quality")])])
-    return workflow
-
-
-def init_ds_topology_wf(
-    *,
-    scan: Scan,
-    template: Template,
-    bids_dir: Path,
-    output_dir: Path,
-    calibrated: bool = False,
-    name: str = "ds_topology_wf",
-) -> Workflow:
-    """Store topology-change maps.
-
-    Parameters
-    ----------
-    scan : Scan
-        Gives the files their names.
-    template : Template
-        The space of the score that statistics of controls are made of.
-    bids_dir, output_dir : Path
-        Raw data set and root of the derivatives.
-    calibrated : bool
-        Control statistics are there: z-scores and regions are stored too.
-    name : str
-        Name of the workflow.
-
-    Inputs
-    ------
-    score, template_score, excess, z, regions_mask, regions
-        What is stored; only the scores without ``calibrated``.
-    topology_meta
-        Further fields of the sidecars.
-
-    Outputs
-    -------
-    score
-        The stored score on the scan's grid.
-    """
-    workflow = Workflow(name=name)
-    fields = ["score", "template_score", *(TOPOLOGY_FILES if calibrated else ())]
-    inputnode = pe.Node(niu.IdentityInterface(fields=[*fields, "topology_meta"]), name="inputnode")
-    outputnode = pe.Node(niu.IdentityInterface(fields=["score"]), name="outputnode")
-    raw = raw_uri(scan.t1w, bids_dir)
-    xfm = derivative_uri(scan, **transform_entities("T1w", template.name))
-    native = {"SpatialReference": raw, "Sources": [derivative_uri(scan, **_PREPROC), xfm]}
-    score = "How badly the template explains each place, L_sym in nats; higher where no match exists"
-    sinks: dict[str, dict[str, Any]] = {
-        "score": {"suffix": "topology", "desc": "score", "Description": score, **native},
-        "template_score": {
-            "suffix": "topology",
-            "desc": "score",
-            "space": template.name,
-            "Description": "How badly the scan explains each place of the template, L_sym in nats",
-            **native,
-            "SpatialReference": template.spatial_reference,
-        },
-        "excess": {
-            "suffix": "topology",
-            "desc": "excess",
-            "Description": "The score less the mean of controls at that place, Q in nats",
-            **native,
-        },
-        "z": {
-            "suffix": "topology",
-            "desc": "z",
-            "Description": "As rare among controls as z among normal numbers; no probability of disease",
-            **native,
-        },
-        "regions_mask": {
-            "suffix": "mask",
-            "desc": "topology",
-            "Type": "ROI",
-            "Description": "Connected regions above the threshold",
-            **native,
-        },
-        "regions": {
-            "suffix": "topology",
-            "desc": "regions",
-            "extension": ".tsv",
-            "Description": "Connected regions above the threshold, the largest first; mm in the scan's space",
-            **native,
-        },
-    }
-    for field in fields:
-        sink = derivative_sink(scan, output_dir, field, **sinks[field])
-        workflow.connect([(inputnode, sink, [(field, "in_file"), ("topology_meta", "meta_dict")])])
-        if field == "score":
-            workflow.connect([(sink, outputnode, [("out_file", "score")])])
     return workflow
 
 

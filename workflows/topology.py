@@ -14,7 +14,7 @@ from hyperprep.interfaces.bids import DerivativesDataSink
 from hyperprep.interfaces.reportlets import TopologyMap
 from hyperprep.interfaces.topology import SessionChange, TopologyChange
 from hyperprep.workflows.nodes import model_node
-from hyperprep.workflows.outputs import TOPOLOGY_FILES, init_ds_topology_wf
+from hyperprep.workflows.outputs_topology import TOPOLOGY_FILES, init_ds_topology_wf
 from hyperprep.workflows.settings import AnatSettings, Scan, Template
 
 ALWAYS = {"out_score": "score", "out_template_score": "template_score"}

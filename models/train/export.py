@@ -15,6 +15,8 @@ import torch
 
 from hyperprep.exceptions import NoInputError, UsageError
 from hyperprep.models.nets.build import SEGMENTING, build_network, describe_features
+from hyperprep.models.train.card import model_card
+from hyperprep.models.train.places import places_of_maps
 from hyperprep.models.train.topology import TopologyTask
 from hyperprep.models.weights import resolver
 
@@ -28,10 +30,6 @@ _CAPABILITY = {
     "topology-change maps",
     "topology": "Topology-change maps: registration as a conditional variational auto-encoder",
 }
-_MEASURED = {
-    "": "hard Dice (or, where named so, PSNR in dB)",
-    "topology": "parts of the bound (nats per voxel), prior and local correlation",
-}
 _INTENSITY = {"percentiles": [0.5, 99.5], "inside": "brain"}
 """Percentiles inside the brain that become 0 and 1; what lies beyond is clipped."""
 _THRESHOLDS = {
@@ -40,8 +38,6 @@ _THRESHOLDS = {
 }
 """Probability from which a voxel is brain or structure. The mask of ``segment``, cut at one half, is 3 to
 10 % too small on real scans (benchmarks/segmentation.py)."""
-_NOWHERE = (24,)
-"""Structures whose centre says nothing of their place: the fluid around the brain."""
 _ARCHITECTURE = ("channels", "levels")
 """Of a few-shot network's options, those that its weights depend on."""
 
@@ -137,38 +133,6 @@ def rules_of(name: str) -> dict[str, Any]:
     return rules
 
 
-def places_of_maps(maps_file: Path) -> dict[str, Any]:
-    """Give what the label maps say of the places of things in the template frame, for ``locate``.
-
-    Returns
-    -------
-    dict
-        Means over the maps: ``template_centroids`` (FreeSurfer number, as text, to RAS mm) and
-        ``template_brain``, the closed mask's (``volume_mm3`` to three digits, ``centre_mm`` in whole mm).
-
-    Raises
-    ------
-    NoInputError
-        When the file is not there.
-    """
-    import numpy as np
-
-    from hyperprep.models.synth.maps import ORIGIN_MM, load_maps
-
-    brain = load_maps(maps_file).brain.numpy()
-    volumes = [float(one.sum()) for one in brain]
-    centres = [[np.average(np.arange(n), weights=one.sum(tuple({0, 1, 2} - {axis})))
-                for axis, n in enumerate(one.shape)] for one in brain]  # fmt: skip
-    centre = np.mean(centres, axis=0) + np.array(ORIGIN_MM)
-    return {
-        "template_centroids": centroids_of_maps(maps_file),
-        "template_brain": {
-            "volume_mm3": float(f"{np.mean(volumes):.3g}"),
-            "centre_mm": [float(round(value)) + 0.0 for value in centre],
-        },
-    }
-
-
 def describe(
     out_dir: str | Path | None = None,
     *,
@@ -221,42 +185,6 @@ def _write(out: Path, manifest: dict[str, Any], names: list[str]) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         temporary.write_text(text)
         os.replace(temporary, path)
-
-
-def centroids_of_maps(maps_file: Path) -> dict[str, list[float]]:
-    """Give the mean centroid of every structure that has a place over the prepared label maps.
-
-    Returns
-    -------
-    dict
-        FreeSurfer number, as text, to RAS mm in the template frame.
-
-    Raises
-    ------
-    NoInputError
-        When the file is not there.
-    """
-    import numpy as np
-
-    from hyperprep.models.synth.maps import ORIGIN_MM, load_maps
-    from hyperprep.models.synth.structures import STRUCTURES
-
-    maps = load_maps(maps_file)
-    table, count = maps.lookup(STRUCTURES).numpy(), len(STRUCTURES) + 1
-    means = []
-    for one in maps.maps.numpy():
-        structure = table[one]
-        sums = np.zeros((3, count))
-        for axis in range(3):
-            for place, plane in enumerate(np.moveaxis(structure, axis, 0)):
-                sums[axis] += place * np.bincount(plane.ravel(), minlength=count)
-        means.append((sums / np.bincount(structure.ravel(), minlength=count)).T[1:])
-    mean = np.nanmean(np.array(means), axis=0) + np.array(ORIGIN_MM)
-    return {
-        str(n): [round(float(v), 2) for v in row]
-        for n, row in zip(STRUCTURES, mean, strict=True)
-        if n not in _NOWHERE
-    }
 
 
 def export(
@@ -354,39 +282,3 @@ def export(
 def _stored(tensor: torch.Tensor) -> torch.Tensor:
     """Give a tensor as weights store it: half precision, whole numbers as they are."""
     return (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-
-
-def model_card(name: str, entry: dict[str, Any]) -> str:
-    """Write the model card of a manifest entry in Markdown.
-
-    Examples
-    --------
-    >>> entry = resolver.read_manifest(resolver.package_dir())["segment"]
-    >>> model_card("segment", entry).splitlines()[0]
-    '# segment'
-    """
-    extra = "".join(
-        f"- {title}: {entry[key]}\n"
-        for key, title in (("hyperparameters", "Hyperparameters"), ("low_rank", "Last layer, factorised"))
-        if key in entry
-    )
-    scores = "\n".join(f"| {key} | {value:g} |" for key, value in sorted(entry["scores"].items()))
-    return (
-        f"# {name}\n\n{entry['capability']}.\n\n"
-        f"- File: `{entry['file']}`, {entry['bytes']} bytes, sha256 `{entry['sha256']}`\n"
-        f"- Grid: {entry['grid']}\n- Intensity: percentiles {entry['intensity']['percentiles']} inside the "
-        f"{entry['intensity']['inside']} become 0 and 1, clipped\n"
-        f"{_threshold_line(entry)}- Network: {entry['network']}\n{extra}"
-        f"- Trained {entry['steps']} steps in {entry['training_seconds'] / 60:.0f} minutes "
-        f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
-        f"{entry['date']}\n"
-        f"- Command: `{entry['command']}`\n- Licence: {entry['licence']}\n\n"
-        f"## Measured\n\n`val_*`: {_MEASURED.get(name, _MEASURED[''])} on synthetic images of heads kept "
-        "out of training.\n\n"
-        f"| figure | value |\n|---|---|\n{scores}\n\n"
-        "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
-    )
-
-
-def _threshold_line(entry: dict[str, Any]) -> str:
-    return f"- Thresholds of the probability: {entry['threshold']}\n" if "threshold" in entry else ""

@@ -1,0 +1,46 @@
+"""Model cards: what a manifest entry says, for readers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_MEASURED = {
+    "": "hard Dice (or, where named so, PSNR in dB)",
+    "topology": "parts of the bound (nats per voxel), prior and local correlation",
+}
+
+
+def model_card(name: str, entry: dict[str, Any]) -> str:
+    """Write the model card of a manifest entry in Markdown.
+
+    Examples
+    --------
+    >>> entry = resolver.read_manifest(resolver.package_dir())["segment"]
+    >>> model_card("segment", entry).splitlines()[0]
+    '# segment'
+    """
+    extra = "".join(
+        f"- {title}: {entry[key]}\n"
+        for key, title in (("hyperparameters", "Hyperparameters"), ("low_rank", "Last layer, factorised"))
+        if key in entry
+    )
+    scores = "\n".join(f"| {key} | {value:g} |" for key, value in sorted(entry["scores"].items()))
+    return (
+        f"# {name}\n\n{entry['capability']}.\n\n"
+        f"- File: `{entry['file']}`, {entry['bytes']} bytes, sha256 `{entry['sha256']}`\n"
+        f"- Grid: {entry['grid']}\n- Intensity: percentiles {entry['intensity']['percentiles']} inside the "
+        f"{entry['intensity']['inside']} become 0 and 1, clipped\n"
+        f"{_threshold_line(entry)}- Network: {entry['network']}\n{extra}"
+        f"- Trained {entry['steps']} steps in {entry['training_seconds'] / 60:.0f} minutes "
+        f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
+        f"{entry['date']}\n"
+        f"- Command: `{entry['command']}`\n- Licence: {entry['licence']}\n\n"
+        f"## Measured\n\n`val_*`: {_MEASURED.get(name, _MEASURED[''])} on synthetic images of heads kept "
+        "out of training.\n\n"
+        f"| figure | value |\n|---|---|\n{scores}\n\n"
+        "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
+    )
+
+
+def _threshold_line(entry: dict[str, Any]) -> str:
+    return f"- Thresholds of the probability: {entry['threshold']}\n" if "threshold" in entry else ""
