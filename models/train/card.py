@@ -15,6 +15,7 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
 
     Examples
     --------
+    >>> from hyperprep.models.weights import resolver
     >>> entry = resolver.read_manifest(resolver.package_dir())["segment"]
     >>> model_card("segment", entry).splitlines()[0]
     '# segment'
