@@ -233,13 +233,24 @@ def summary(rows: Sequence[dict[str, np.ndarray]], *, draws: int = 500) -> str:
 
 
 def detection(rows: Sequence[dict[str, np.ndarray]]) -> float:
-    """Give the share of changes that are found at the threshold with one false region per scan or fewer."""
+    """Give the share of changes found at the lowest threshold from which on a scan has one false region.
+
+    The threshold is searched from above: far below, all regions grow together into one that touches anything.
+
+    >>> row = {"thresholds": np.arange(3.0), "hit": np.array([1, 1, 0]), "false": np.array([0, 5, 1])}
+    >>> detection([row])
+    0.0
+    """
     every = np.unique(np.concatenate([row["thresholds"] for row in rows]))
-    for threshold in every:
-        place = [max(0, int(np.searchsorted(row["thresholds"], threshold, side="right")) - 1) for row in rows]
-        if np.mean([row["false"][i] for row, i in zip(rows, place, strict=True)]) <= 1:
-            return float(np.mean([row["hit"][i] for row, i in zip(rows, place, strict=True)]))
-    return 0.0
+    found = 0.0
+    for threshold in every[::-1]:
+        place = [int(np.searchsorted(row["thresholds"], threshold, side="right")) - 1 for row in rows]
+        if min(place) < 0:
+            break
+        if np.mean([row["false"][i] for row, i in zip(rows, place, strict=True)]) > 1:
+            break
+        found = float(np.mean([row["hit"][i] for row, i in zip(rows, place, strict=True)]))
+    return found
 
 
 def untrained(folder: Path) -> str:

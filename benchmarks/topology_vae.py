@@ -46,13 +46,18 @@ class SpatialVAE(nn.Module):
         self.widen = nn.Conv2d(latent, channels[-1], 1)
 
     def forward(self, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Give reconstruction, mean and log variance; drawn in training, at the mean otherwise."""
-        code = self.encoder(slices)
+        """Give reconstruction, mean and log variance; drawn in training, at the mean otherwise.
+
+        Slices of any size are padded to what the network halves four times.
+        """
+        x, y = slices.shape[2:]
+        factor = 2 ** len(CHANNELS)
+        code = self.encoder(F.pad(slices, (0, -y % factor, 0, -x % factor)))
         mean, log_variance = self.mean(code), self.log_variance(code).clamp(-10, 10)
         drawn = mean
         if self.training:
             drawn = mean + torch.randn_like(mean) * (log_variance / 2).exp()
-        return self.decoder(self.widen(drawn)), mean, log_variance
+        return self.decoder(self.widen(drawn))[:, :, :x, :y], mean, log_variance
 
 
 @dataclass
@@ -94,11 +99,9 @@ class VAETask:
 
 @torch.no_grad()
 def reconstruction_error(network: nn.Module, image: np.ndarray) -> np.ndarray:
-    """Give the squared error of each voxel, (X, Y, Z) in [0, 1]; X and Y divisible by 16 or padded here."""
+    """Give the squared error of each voxel of a volume, (X, Y, Z) in [0, 1]."""
     slices = torch.from_numpy(np.ascontiguousarray(image)).float().movedim(-1, 0)[:, None]
-    x, y = slices.shape[2:]
-    padded = F.pad(slices, (0, -y % 16, 0, -x % 16))
-    made = torch.cat([network(part)[0] for part in padded.split(16)])[:, :, :x, :y]
+    made = torch.cat([network(part)[0] for part in slices.split(16)])
     return (slices - made).square()[:, 0].movedim(0, -1).numpy()
 
 

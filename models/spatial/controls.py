@@ -263,11 +263,16 @@ def _pooled(values: np.ndarray, mask: np.ndarray, weight: np.ndarray, grid: Grid
 
 
 def _one_region(scores: Sequence[np.ndarray], mask: np.ndarray, grid: Grid) -> float:
-    """Find the lowest threshold at which a map has one region or fewer on average."""
-    for threshold in THRESHOLDS:
+    """Find the lowest threshold from which on a map has one region or fewer on average.
+
+    It is searched from above: far below it, regions grow together into one, which is fewer but not better.
+    """
+    lowest = float(THRESHOLDS[-1])
+    for threshold in THRESHOLDS[::-1]:
         counts = [
             label_regions((z >= threshold) & mask, grid, min_volume_mm3=MIN_VOLUME_MM3)[1] for z in scores
         ]
-        if np.mean(counts) <= 1:
-            return float(threshold)
-    return float(THRESHOLDS[-1])
+        if np.mean(counts) > 1:
+            break
+        lowest = float(threshold)
+    return lowest

@@ -17,7 +17,7 @@ from hyperprep.models.predict.outliers import change_regions, match_weight, outl
 from hyperprep.models.predict.refine import Stage, invert_displacement, refine
 from hyperprep.models.predict.session_change import APPEARED, DISAPPEARED, compare_sessions
 from hyperprep.models.predict.topology import score_pair, topology_change
-from hyperprep.models.spatial.controls import ControlStatistics, control_statistics
+from hyperprep.models.spatial.controls import ControlStatistics, _one_region, control_statistics
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.transforms import DisplacementField
 from hyperprep.models.train.export import export
@@ -269,3 +269,11 @@ def test_a_weight_lets_the_surroundings_of_a_lesion_align_better():
     assert errors[1] < 0.9 * errors[0]
     same = refine(start, texture, ill, lam=0.3, stages=QUICK, weight=torch.ones_like(lesion))
     assert torch.equal(same, plain)
+
+
+def test_the_threshold_is_above_where_regions_grow_together():
+    """Below z = 5 everything is one region, between 5 and 6 there are two: the threshold lies above 6."""
+    grid = Grid((20, 8, 9), np.diag([4.0, 4, 4, 1]))
+    z = np.full(grid.shape, 4.5)
+    z[2:6, 2:6, 2:6] = z[12:16, 2:6, 2:6] = 6.0
+    assert _one_region([z, z], np.ones(grid.shape, bool), grid) == 6.25
