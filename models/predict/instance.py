@@ -15,7 +15,7 @@ from nibabel.affines import apply_affine
 from hyperprep.exceptions import ScanError, UsageError
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import make_pair
-from hyperprep.models.predict.refine import STAGES, as_field, invert_displacement, refine
+from hyperprep.models.predict.refine import STAGES, as_displacement, as_field, invert_displacement, refine
 from hyperprep.models.spatial.affines import fit_points
 from hyperprep.models.spatial.grids import Grid, model_grid
 from hyperprep.models.spatial.transforms import Chain, DisplacementField, map_points, resample
@@ -103,8 +103,8 @@ def refine_transform(
         pair = make_pair(
             grid, (fixed, fixed_mask, None, frame2fixed), (moving, moving_mask, None, frame2moving), where
         )
-        voxels = (left / coarse.spacing).astype(np.float32).reshape(*coarse.shape, 3)
-        start = torch.from_numpy(voxels).movedim(-1, 0)[None].to(where)
+        field = DisplacementField(coarse, left.reshape(*coarse.shape, 3).astype(np.float32))
+        start = as_displacement(field).to(where)
         before = pair.measure_displacement(2 * F.interpolate(start, size=grid.shape, mode="trilinear"))
         assert pair.fixed_fine is not None
         assert pair.moving_fine is not None

@@ -15,7 +15,13 @@ from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.rules import rescaled, structures, template_brain, threshold
-from hyperprep.models.predict.sampling import largest_component, lattice_grid, sample_averaged, sample_volumes
+from hyperprep.models.predict.sampling import (
+    largest_component,
+    lattice_grid,
+    sample_averaged,
+    sample_volumes,
+    slabs,
+)
 from hyperprep.models.predict.segment import predict_on_grid
 from hyperprep.models.spatial.affines import fit_points_robustly
 from hyperprep.models.spatial.grids import Grid
@@ -210,13 +216,9 @@ def _mask_on(
 
     kept = probability.cpu() * torch.from_numpy(ndimage.binary_dilation(brain, iterations=1))
     out = np.zeros(target.shape, np.uint8)
-    shift = np.linalg.inv(to_scan)
-    for first in range(target.shape[0]):
-        voxels = np.stack(
-            np.meshgrid([first], *(np.arange(n) for n in target.shape[1:]), indexing="ij"), -1
-        ).reshape(-1, 3)
-        points = target.to_world(voxels) @ shift[:3, :3].T + shift[:3, 3]
-        out[first] = (sample_volumes(kept[None], grid, points)[0] > cut).numpy().reshape(target.shape[1:])
+    for slab, points in slabs(target, to_scan):
+        inside = sample_volumes(kept[None], grid, points)[0] > cut
+        out[slab] = inside.numpy().reshape(-1, *target.shape[1:])
     return nb.Nifti1Image(out, target.affine)
 
 

@@ -256,3 +256,9 @@ def as_field(displacement: torch.Tensor, grid: Grid) -> DisplacementField:
     """Turn a displacement (1, 3, *grid.shape) in voxels of a grid along the axes of space into mm."""
     data = displacement[0].movedim(0, -1).cpu().numpy() * grid.spacing
     return DisplacementField(grid, data.astype(np.float32))
+
+
+def as_displacement(field: DisplacementField) -> torch.Tensor:
+    """Turn displacements in mm into (1, 3, *grid.shape) in voxels: what :func:`as_field` takes."""
+    voxels = field.data / field.grid.spacing.astype(np.float32)
+    return torch.from_numpy(np.moveaxis(voxels, -1, 0).copy())[None].float()

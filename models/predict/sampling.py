@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import nibabel as nb
@@ -169,18 +169,41 @@ def volumes_on_grid(volumes: torch.Tensor, grid: Grid, grid2target: np.ndarray, 
     [1.0, 1.0, 0.0, 0.0]
     """
     out = np.zeros((len(volumes), *target.shape), np.float32)
-    back = np.linalg.inv(grid2target)
-    planes = max(1, 400_000 // int(np.prod(target.shape[1:])))
-    for start in range(0, target.shape[0], planes):
-        stop = min(start + planes, target.shape[0])
-        axes = [np.arange(start, stop), *(np.arange(n) for n in target.shape[1:])]
-        voxels = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-        points = target.to_world(voxels) @ back[:3, :3].T + back[:3, 3]
+    for slab, points in slabs(target, grid2target):
         place = grid.to_voxels(points)
         inside = ((place >= -0.5) & (place <= np.array(grid.shape) - 0.5)).all(1)
         values = sample_volumes(volumes, grid, points).cpu().numpy() * inside
-        out[:, start:stop] = values.reshape(len(volumes), stop - start, *target.shape[1:])
+        out[:, slab] = values.reshape(len(volumes), -1, *target.shape[1:])
     return out
+
+
+def slabs(target: Grid, grid2target: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Cut a grid into slabs of its first axis, so that not all of its points are in memory at once.
+
+    Parameters
+    ----------
+    target
+        The grid.
+    grid2target
+        (4, 4) point map from another space to the grid's, RAS mm.
+
+    Yields
+    ------
+    tuple of slice and numpy.ndarray
+        Part of the first axis, and the other space's coordinates (N, 3) of its voxels in C order.
+
+    Examples
+    --------
+    >>> [(part, points.shape) for part, points in slabs(Grid((2, 3, 4), np.eye(4)), np.eye(4))]
+    [(slice(0, 2, None), (24, 3))]
+    """
+    back = np.linalg.inv(grid2target)
+    planes = max(1, 400_000 // int(np.prod(target.shape[1:])))
+    for start in range(0, target.shape[0], planes):
+        slab = slice(start, min(start + planes, target.shape[0]))
+        axes = [np.arange(slab.start, slab.stop), *(np.arange(n) for n in target.shape[1:])]
+        voxels = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+        yield slab, target.to_world(voxels) @ back[:3, :3].T + back[:3, 3]
 
 
 def largest_component(mask: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from hyperprep.models.predict.sampling import (
     main_body,
     sample_averaged,
     sample_volumes,
+    slabs,
 )
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.labels import TISSUES, Region, resolve_labels
@@ -202,16 +203,6 @@ class _Result:
     leaves: torch.Tensor
     brain_threshold: float
 
-    def _slabs(self) -> Iterable[tuple[slice, np.ndarray]]:
-        to_template = np.linalg.inv(self.template2scan)
-        planes = max(1, 400_000 // int(np.prod(self.target.shape[1:])))
-        for start in range(0, self.target.shape[0], planes):
-            slab = slice(start, min(start + planes, self.target.shape[0]))
-            axes = [np.arange(slab.start, slab.stop), *(np.arange(n) for n in self.target.shape[1:])]
-            voxels = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-            points = self.target.to_world(voxels)
-            yield slab, points @ to_template[:3, :3].T + to_template[:3, 3]
-
     def finish(
         self, asked: tuple[Region, ...], given: np.ndarray | None, probabilities: bool, entry: WeightsEntry
     ) -> Segmentation:
@@ -229,7 +220,7 @@ class _Result:
         }
         members |= {region.name: self._rows(region.numbers) for region in wanted}
         whole = {"brain"} & set(soft)
-        for slab, points in self._slabs():
+        for slab, points in slabs(self.target, self.template2scan):
             brain = sample_volumes(self.brain[None], self.grid, points)[0]
             inside = (
                 brain > self.brain_threshold

@@ -22,11 +22,12 @@ from hyperprep.models.nets.topology import Features, Posterior, TopologyNetwork
 from hyperprep.models.nn.warp import warp
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import make_pair
-from hyperprep.models.predict.refine import as_field
+from hyperprep.models.predict.refine import as_displacement, as_field
 from hyperprep.models.predict.register import register
 from hyperprep.models.predict.sampling import lattice_grid
-from hyperprep.models.spatial.displacements import displacements_of, joined
+from hyperprep.models.spatial.composite import joined
 from hyperprep.models.spatial.grids import Grid
+from hyperprep.models.spatial.itk import displacement_from_itk
 from hyperprep.models.spatial.transforms import Chain, DisplacementField, resample
 from hyperprep.models.weights import find_weights
 
@@ -291,8 +292,7 @@ def _starts(
     frames = ((frame2fixed, frame2moving), (frame2moving, frame2fixed))
     for transform, (before, after) in zip(transforms, frames, strict=True):
         chain = joined([before, transform, np.linalg.inv(after)])
-        voxels = displacements_of(chain, grid).data / grid.spacing.astype(np.float32)
-        out.append(torch.from_numpy(np.moveaxis(voxels, -1, 0).copy())[None].float().to(where))
+        out.append(as_displacement(displacement_from_itk(chain, grid)).to(where))
     return out
 
 
