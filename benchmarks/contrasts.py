@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ import nibabel as nb
 import numpy as np
 
 from benchmarks.peers import Method, Moved, ants_method
-from benchmarks.registration import nothing
+from benchmarks.registration import nothing, ours, regularity
 
 SESSIONS = ("1", "2")
 CONTRASTS = ("T2w", "FLAIR")
@@ -110,38 +109,9 @@ def prealigned_pair(fixed: Brain, moving: Brain, threads: int) -> tuple[tuple[An
     return sides[0], sides[1]
 
 
-def ours(refine: str, threads: int, lam: float | str = 0.3) -> Method:
-    """Our registration; ``lam="auto"`` chooses lambda by the labels that the table counts."""
-
-    def run(fixed: Any, moving: Any) -> Moved:
-        from hyperprep.models.predict.register import register
-        from hyperprep.models.spatial.grids import Grid
-        from hyperprep.models.spatial.itk import displacement_from_itk
-        from hyperprep.models.spatial.transforms import resample, to_itk
-
-        labels = {"fixed_dseg": fixed[1], "moving_dseg": moving[1]} if lam == "auto" else {}
-        began = time.perf_counter()
-        found = register(
-            fixed[0], moving[0], fixed2moving=np.eye(4), lam=lam, refine=refine, num_threads=threads, **labels
-        )
-        seconds = time.perf_counter() - began
-        grid = Grid.of(fixed[0])
-        forward, inverse = (
-            displacement_from_itk(to_itk(chain), grid).data
-            for chain in (found.chain(), found.inverse_chain())
-        )
-        print(f"  lambda {found.lam:.2f}", flush=True)
-        labels = resample(moving[1], grid, found.chain(), interpolation="nearest")
-        return Moved(labels, forward, inverse, seconds)
-
-    return run
-
-
 def measure(fixed: nb.Nifti1Image, found: Moved) -> dict[str, float]:
     """Overlap of the structures and regularity of the displacement."""
-    from hyperprep.models.spatial.grids import Grid
-    from hyperprep.models.spatial.measures import dice, folding_percent, jacobian_determinant
-    from hyperprep.models.spatial.transforms import DisplacementField
+    from hyperprep.models.spatial.measures import dice
 
     a, b = (np.asanyarray(i.dataobj).astype(int) for i in (fixed, found.labels))
     scores = dice(a, b, [int(n) for n in np.unique(a) if n > 0])
@@ -149,12 +119,7 @@ def measure(fixed: nb.Nifti1Image, found: Moved) -> dict[str, float]:
     row = {"dice": float(np.mean(list(scores.values())))}
     for name, numbers in groups.items():
         row[name] = float(np.mean([scores[n] for n in numbers if n in scores]))
-    row |= {"folding": 0.0, "sd_jacobian": 0.0}
-    if (field := found.forward) is not None:
-        determinant = jacobian_determinant(DisplacementField(Grid(field.shape[:3], np.eye(4)), field))
-        row["folding"] = folding_percent(determinant, a > 0)
-        row["sd_jacobian"] = float(determinant[a > 0].std())
-    return row
+    return row | regularity(found.forward, a > 0)
 
 
 def draw(rows: list[tuple[str, nb.Nifti1Image, nb.Nifti1Image]], title: str, file: Path) -> None:

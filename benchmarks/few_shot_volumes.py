@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import time
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from typing import Any
 import nibabel as nb
 import numpy as np
 
+from benchmarks.rows import Rows
+
 STRUCTURES = {
     "thalamus": (59, 60), "caudate": (36, 37), "putamen": (57, 58), "pallidum": (55, 56),
     "hippocampus": (47, 48), "amygdala": (31, 32),
@@ -21,28 +22,6 @@ STRUCTURES = {
 
 HELD_OUT = ("pallidum", "amygdala")
 """Those of them that no training mask held (with the shipped configurations)."""
-
-Row = dict[str, Any]
-
-
-class Rows:
-    """Rows of a JSON lines file; what is there already is not computed again."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def has(self, **key: Any) -> bool:
-        """Whether a row with these values is there."""
-        return any(all(row.get(k) == v for k, v in key.items()) for row in self.known)
-
-    def add(self, row: Row) -> None:
-        """Append one row."""
-        row = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
-        self.known.append(row)
-        with self.path.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-        print(row, flush=True)
 
 
 def dice_of(a: np.ndarray, b: np.ndarray) -> float:

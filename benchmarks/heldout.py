@@ -16,9 +16,8 @@ from hyperprep.models.nn.warp import integrate, warp
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.measures import dice
 from hyperprep.models.spatial.transforms import resample
-from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
-from hyperprep.models.synth.draw import draw_anatomy, draw_contrast
-from hyperprep.models.train.registration import RegistrationTask
+from hyperprep.models.synth.apply import Lattice
+from hyperprep.models.train.registration import RegistrationTask, brain_pair
 from hyperprep.models.train.segmentation import STRUCTURES
 
 CENTRE_MM = (0.0, -18.0, 4.0)
@@ -64,7 +63,7 @@ class HeldOut:
 
 
 def _pooled(image: torch.Tensor, lattice: Lattice) -> torch.Tensor:
-    return F.avg_pool3d(image[None, None], round(lattice.spacing / LABELS_MM))
+    return F.avg_pool3d(image, round(lattice.spacing / LABELS_MM))
 
 
 def synthetic_pairs(task: RegistrationTask, count: int) -> list[HeldOut]:
@@ -73,19 +72,14 @@ def synthetic_pairs(task: RegistrationTask, count: int) -> list[HeldOut]:
     Images are made at 2 mm and averaged to the lattice; fixed and moving change roles from pair to pair.
     """
     fine, last, pairs = finer(task.lattice, LABELS_MM), len(task.maps.maps), []
-    groups, table = task.maps.groups(), task.maps.lookup(STRUCTURES).long()
+    table = task.maps.lookup(STRUCTURES).long()
     for turn in range(count):
         rng = np.random.default_rng([90210, turn])
-        heads = [last - 1 - i % task.held_out for i in (turn, turn + 1)]
+        heads = (last - 1 - turn % task.held_out, last - 1 - (turn + 1) % task.held_out)
         images, labels = [], []
-        contrast = draw_contrast(rng, task.spec, int(groups.max()) + 1)
-        for place, head in enumerate(heads):
-            anatomy = draw_anatomy(rng, task.spec, last, fine.extent_mm, index=head)
-            contrast = contrast if place == 0 else task.other_contrast(rng, contrast)
-            sampling = sample_anatomy(
-                task.maps, anatomy, fine, subsamples=task.spec.subsamples, seed=contrast.seed
-            )
-            image = render(sampling, groups, contrast, spacing=fine.spacing) * sampling.brain
+        for image, sampling in brain_pair(
+            task.maps, fine, task.spec, rng, heads, same_contrast=task.same_contrast
+        ):
             images.append(_pooled(image, task.lattice))
             labels.append(table[sampling.indices[0].long()] * sampling.brain.long())
         pairs.append(HeldOut(f"synthetic {turn}", *images, labels[0].numpy(), labels[1]))
@@ -102,7 +96,7 @@ def real_pairs(data: Path, lattice: Lattice, count: int, threads: int) -> list[H
     for subject, (image, dseg) in prealigned(data, threads).items():
         values = torch.from_numpy(resample(image, grid, [np.eye(4)]).get_fdata(dtype=np.float32))
         labels = resample(dseg, grid, [np.eye(4)], interpolation="nearest")
-        found[subject] = _pooled(values, lattice), np.asanyarray(labels.dataobj).astype(np.int64)
+        found[subject] = _pooled(values[None, None], lattice), np.asanyarray(labels.dataobj).astype(np.int64)
     return [
         HeldOut(f"{a} <- {b}", found[a][0], found[b][0], found[a][1], torch.from_numpy(found[b][1]))
         for a, b in pairs_of(sorted(found), count)

@@ -9,7 +9,6 @@ python -m benchmarks.hypernetwork --maps runs/maps.npz --work runs/hypernetwork 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import nn
 
 from benchmarks.heldout import HeldOut, lattice_of, measure, real_pairs, sweep, synthetic_pairs
 from benchmarks.integrative import STRATEGIES, integrative_network
+from benchmarks.rows import Rows
 from hyperprep.models.nets.hypermorph import HyperMorph, primary_network
 from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import load_maps
@@ -118,17 +118,6 @@ def trained(task: StrategyTask, schedule: Schedule, folder: Path) -> tuple[nn.Mo
     return model.eval(), float(stored["seconds"])
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Read the results so far; a line cut short by a kill does not count."""
-    rows = []
-    for line in file.read_text().splitlines() if file.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except ValueError:
-            continue
-    return rows
-
-
 def _answers(row: Mapping[str, Any], args: argparse.Namespace) -> bool:
     """Say whether a result of an earlier command was measured on these pairs, at these lambdas and seeds."""
     asked = {f"{lam:g}" for lam in args.lambdas}
@@ -146,8 +135,8 @@ def _answers(row: Mapping[str, Any], args: argparse.Namespace) -> bool:
 
 def rows_of(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """Train and measure what is still missing, and give every row of the result."""
-    results = folder / "results.jsonl"
-    known = [row for row in read_rows(results) if _answers(row, args)]
+    results = Rows(folder / "results.jsonl")
+    known = [row for row in results.known if _answers(row, args)]
     yield from known
     shared = {
         "maps": load_maps(args.maps),
@@ -176,11 +165,8 @@ def rows_of(args: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     schedule = {"steps": args.steps, "learning_rate": args.learning_rate, "log_every": 100}
 
     def write(row: dict[str, Any]) -> dict[str, Any]:
-        row = {**row, "count": args.pairs}
-        with results.open("a") as stream:
-            stream.write(json.dumps(row) + "\n")
-        print(row, flush=True)
-        return row
+        results.add({**row, "count": args.pairs})
+        return results.known[-1]
 
     done = {(row["run"], row["pairs"]) for row in known}
     for kind in kinds:

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.few_shot_volumes import Rows, ablation, cost, oasis
+from benchmarks.few_shot_volumes import ablation, cost, oasis
+from benchmarks.rows import Rows
 
 
 def task_for(args: argparse.Namespace) -> tuple[Any, Any]:

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from benchmarks.heldout import HeldOut, lattice_of, measure, real_pairs, sweep, synthetic_pairs
-from benchmarks.hypernetwork import read_rows
+from benchmarks.rows import Rows
 from hyperprep.models.nets.hypermorph import HyperMorph, primary_network
 from hyperprep.models.synth.maps import load_maps
 from hyperprep.models.train.configure import read_config, spec_of
@@ -63,7 +63,7 @@ def curve(
             checkpoint_seconds=60,
         )
         train(task, schedule, folder)
-    rows = [row for row in read_rows(folder / "curve.jsonl") if any(k.startswith("val_") for k in row)]
+    rows = [row for row in Rows(folder / "curve.jsonl").known if any(k.startswith("val_") for k in row)]
     # a run that was killed measures some of its steps twice: the later row counts
     return sorted({row["step"]: row for row in rows}.values(), key=lambda row: row["step"])
 

@@ -91,9 +91,7 @@ def measure(fixed: nb.Nifti1Image, found: Moved) -> dict[str, float]:
     subcortical labels, mm; ``inverse_error`` the mean distance by which there and back misses, mm, over the
     brain.
     """
-    from hyperprep.models.spatial.grids import Grid
-    from hyperprep.models.spatial.measures import dice, folding_percent, hausdorff95, jacobian_determinant
-    from hyperprep.models.spatial.transforms import DisplacementField
+    from hyperprep.models.spatial.measures import dice, hausdorff95
 
     a, b = (np.asanyarray(i.dataobj).astype(int) for i in (fixed, found.labels))
     scores = dice(a, b, [int(n) for n in np.unique(a) if n > 0])
@@ -102,21 +100,30 @@ def measure(fixed: nb.Nifti1Image, found: Moved) -> dict[str, float]:
         "cortical": float(np.mean([score for n, score in scores.items() if n >= 100])),
         "hd95": float(np.mean([_distance(hausdorff95, a == n, b == n) for n in SUBCORTICAL if n in scores])),
         "subcortical": float(np.mean([scores[n] for n in SUBCORTICAL if n in scores])),
-        "folding": 0.0,
-        "sd_jacobian": 0.0,
+        **regularity(found.forward, a > 0),
         "inverse_error": 0.0,
         "seconds": found.seconds,
         "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
     }
     if found.forward is not None and found.inverse is not None:
-        inside = a > 0
-        determinant = jacobian_determinant(
-            DisplacementField(Grid(found.forward.shape[:3], np.eye(4)), found.forward)
-        )
-        row["folding"] = folding_percent(determinant, inside)
-        row["sd_jacobian"] = float(determinant[inside].std())
-        row["inverse_error"] = _inverse_error(found.forward, found.inverse, inside)
+        row["inverse_error"] = _inverse_error(found.forward, found.inverse, a > 0)
     return row
+
+
+def regularity(displacement: np.ndarray | None, inside: np.ndarray) -> dict[str, float]:
+    """Measure a displacement (X, Y, Z, 3), mm at 1 mm, over some voxels; None is the identity."""
+    from hyperprep.models.spatial.grids import Grid
+    from hyperprep.models.spatial.measures import folding_percent, jacobian_determinant
+    from hyperprep.models.spatial.transforms import DisplacementField
+
+    if displacement is None:
+        return {"folding": 0.0, "sd_jacobian": 0.0}
+    field = DisplacementField(Grid(displacement.shape[:3], np.eye(4)), displacement)
+    determinant = jacobian_determinant(field)
+    return {
+        "folding": folding_percent(determinant, inside),
+        "sd_jacobian": float(determinant[inside].std()),
+    }
 
 
 def _inverse_error(forward: np.ndarray, inverse: np.ndarray, inside: np.ndarray) -> float:
@@ -136,27 +143,33 @@ def _distance(measure_of: Any, a: np.ndarray, b: np.ndarray) -> float:
     return float(measure_of(a[box], b[box], spacing=(1.0, 1.0, 1.0))) if b.any() else float("nan")
 
 
-def ours(refine: str, threads: int) -> Method:
-    """Our registration, lambda 0.3 without labels: the peers are given none either."""
+def ours(refine: str, threads: int, lam: float | str = 0.3) -> Method:
+    """Our registration; without ``lam="auto"`` it is given no labels: the peers are given none either.
+
+    ``"auto"`` chooses lambda by the labels that the table counts (FreeSurfer numbers).
+    """
 
     def run(fixed: Any, moving: Any) -> Moved:
         from hyperprep.models.predict.register import register
         from hyperprep.models.spatial.grids import Grid
-        from hyperprep.models.spatial.transforms import map_points, resample
+        from hyperprep.models.spatial.itk import displacement_from_itk
+        from hyperprep.models.spatial.transforms import resample, to_itk
 
+        labels = {"fixed_dseg": fixed[1], "moving_dseg": moving[1]} if lam == "auto" else {}
         began = time.perf_counter()
         found = register(
-            fixed[0], moving[0], fixed2moving=np.eye(4), lam=0.3, refine=refine, num_threads=threads
+            fixed[0], moving[0], fixed2moving=np.eye(4), lam=lam, refine=refine, num_threads=threads, **labels
         )
         seconds = time.perf_counter() - began
+        if lam == "auto":
+            print(f"  lambda {found.lam:.2f}", flush=True)
         grid = Grid.of(fixed[0])
-        points = grid.to_world(np.argwhere(np.ones(grid.shape, bool)))
         forward, inverse = (
-            (map_points(points, chain) - points).reshape(*grid.shape, 3).astype(np.float32)
+            displacement_from_itk(to_itk(chain), grid).data
             for chain in (found.chain(), found.inverse_chain())
         )
-        labels = resample(moving[1], grid, found.chain(), interpolation="nearest")
-        return Moved(labels, forward, inverse, seconds)
+        moved = resample(moving[1], grid, found.chain(), interpolation="nearest")
+        return Moved(moved, forward, inverse, seconds)
 
     return run
 

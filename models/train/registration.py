@@ -152,10 +152,6 @@ class RegistrationTask:
         """Make the network."""
         return HyperMorph(primary_network(self.primary, **(self.options or {})), len(self.hyper))
 
-    def other_contrast(self, rng: np.random.Generator, first: Contrast) -> Contrast:
-        """Draw the second image's look: nearly the first's in :attr:`same_contrast` of the pairs."""
-        return other_contrast(rng, self.spec, first, same_contrast=self.same_contrast)
-
     def pair(
         self, rng: np.random.Generator, indices: tuple[int, int] | None = None
     ) -> tuple[torch.Tensor, ...]:
