@@ -249,7 +249,7 @@ def paths_of(settings: Settings) -> tuple[Path, ...]:
     """Files and folders that the options name, beside input and output."""
     template = Path(settings.template)
     named = [settings.weights_dir, settings.bids_filter_file, settings.config_file]
-    named += [path for _, path in settings.derivatives]
+    named += [path for _, path in (*settings.derivatives, *settings.few_shot)]
     named += [template.absolute().parent] if template.is_file() else []
     return tuple(dict.fromkeys(path for path in named if path is not None))
 

@@ -123,6 +123,15 @@ def test_a_task_that_is_asked_to_end_passes_it_on(dataset: Path, out: Path, prog
     assert "--time" in first.reason
 
 
+def test_an_image_sees_the_examples_of_few_shot_tasks(dataset: Path, out: Path, tmp_path: Path) -> None:
+    image, examples = tmp_path / "our.sif", tmp_path / "lab"
+    image.touch()
+    examples.mkdir()
+    options = ["--", "--few-shot", f"claustrum={examples}"]
+    assert main([str(dataset), str(out), "write", "--image", str(image), *options]) == 0
+    assert f"--bind {examples}:{examples}:ro" in task_script(job_of(out))
+
+
 def test_an_image_is_run_with_what_it_has_to_see(
     dataset: Path, out: Path, programs: Programs, tmp_path: Path
 ) -> None:
