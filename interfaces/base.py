@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,12 @@ def defined(value: Any) -> Any:
     return value if isdefined(value) else None
 
 
+def read_like(read: Callable[..., Any], path: Any, img: Any) -> Any:
+    """Read a mask or segmentation on an image's grid; None where the trait was not given."""
+    given = defined(path)
+    return read(given, like=img) if given else None
+
+
 def read_affine(path: str | None) -> np.ndarray:
     """Read a linear ITK transform as a point map.
 
@@ -226,8 +232,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
+def write_table(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence[str] | None = None) -> str:
     r"""Write rows as a TSV file with a header line; missing values are ``n/a``.
+
+    The columns are those of the rows unless they are given, which a table without a row needs.
 
     Examples
     --------
@@ -235,10 +243,14 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
     >>> name = write_table([{"index": 1, "name": "GM"}], Path(tempfile.mkdtemp()) / "a.tsv")
     >>> Path(name).read_text()
     'index\tname\n1\tGM\n'
+    >>> Path(write_table([], Path(name), ("index", "name"))).read_text()
+    'index\tname\n'
     """
     import pandas as pd
 
-    pd.DataFrame(rows).to_csv(path, sep="\t", index=False, na_rep="n/a")
+    pd.DataFrame(list(rows), columns=None if columns is None else list(columns)).to_csv(
+        path, sep="\t", index=False, na_rep="n/a"
+    )
     return str(path)
 
 

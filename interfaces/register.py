@@ -11,6 +11,7 @@ from hyperprep.interfaces.base import (
     _ModelInputSpec,
     defined,
     read_affine,
+    read_like,
     save_image,
     write_table,
 )
@@ -231,6 +232,5 @@ def companions(inputs: Any, fixed: Any, moving: Any) -> dict[str, Any]:
         for kind, read in {"mask": read_mask, "dseg": read_dseg}.items():
             name = f"{side}_{kind}"
             if inputs.trait(name) is not None:
-                path = defined(getattr(inputs, name))
-                given[name] = read(path, like=img) if path else None
+                given[name] = read_like(read, getattr(inputs, name), img)
     return given

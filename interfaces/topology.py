@@ -11,7 +11,9 @@ from hyperprep.interfaces.base import (
     _ModelInputSpec,
     defined,
     read_affine,
+    read_like,
     save_image,
+    write_table,
 )
 
 REGION_COLUMNS = (
@@ -94,16 +96,13 @@ class TopologyChange(ModelInterface):
         digest = self._weights_digest()
         inputs = self.inputs
         template, scan = read_scan(inputs.template_image), read_scan(inputs.scan)
-        masks = [
-            read_mask(path, like=img) if defined(path) else None
-            for path, img in ((inputs.template_mask, template), (inputs.scan_mask, scan))
-        ]
+        scan_mask = read_like(read_mask, inputs.scan_mask, scan)
         made = topology_change(
             template,
             scan,
             fixed2moving=read_affine(inputs.template2scan_xfm),
-            fixed_mask=masks[0],
-            moving_mask=masks[1],
+            fixed_mask=read_like(read_mask, inputs.template_mask, template),
+            moving_mask=scan_mask,
             transforms=read_both(inputs.in_xfm, inputs.in_inverse_xfm),
             **self._model_options(),
         )
@@ -117,7 +116,7 @@ class TopologyChange(ModelInterface):
         controls = read_controls(self, "template")
         if controls is None:
             return {**metrics, "calibrated": False}
-        return {**metrics, **self._compare(made, controls, scan, template, masks[1], folder)}
+        return {**metrics, **self._compare(made, controls, scan, template, scan_mask, folder)}
 
     def _compare(
         self, made: Any, controls: Any, scan: Any, template: Any, mask: Any, folder: Path
@@ -132,13 +131,12 @@ class TopologyChange(ModelInterface):
         z = made.on_moving(found.moving_z, grid)
         threshold = defined(self.inputs.threshold)
         threshold = found.threshold if threshold is None else float(threshold)
-        dseg = defined(self.inputs.scan_dseg)
         regions = change_regions(
             z,
             threshold=threshold,
             min_volume_mm3=self.inputs.min_volume_mm3,
             mask=mask,
-            dseg=read_dseg(dseg, like=scan) if dseg else None,
+            dseg=read_like(read_dseg, self.inputs.scan_dseg, scan),
         )
         weight = made.image(match_weight(found.fixed_z, threshold))
         self._results.update(
@@ -147,7 +145,7 @@ class TopologyChange(ModelInterface):
             ),
             out_z=save_image(z, folder / "z.nii.gz", like=scan),
             out_mask=save_image(regions.mask, folder / "regions.nii.gz", like=scan),
-            out_regions=write_regions(regions.rows, folder / "regions.tsv"),
+            out_regions=write_table(regions.rows, folder / "regions.tsv", REGION_COLUMNS),
             out_weight=save_image(weight, folder / "weight.nii.gz", like=template),
         )
         return {
@@ -218,18 +216,14 @@ class SessionChange(ModelInterface):
         digest = self._weights_digest()
         inputs = self.inputs
         first, second = read_scan(inputs.first_image), read_scan(inputs.second_image)
-
-        def like(read: Any, path: str, img: Any) -> Any:
-            return read(path, like=img) if defined(path) else None
-
         made = compare_sessions(
             first,
             second,
             frame2first=read_affine(inputs.frame2first_xfm),
             frame2second=read_affine(inputs.frame2second_xfm),
-            first_mask=like(read_mask, inputs.first_mask, first),
-            second_mask=like(read_mask, inputs.second_mask, second),
-            second_dseg=like(read_dseg, inputs.second_dseg, second),
+            first_mask=read_like(read_mask, inputs.first_mask, first),
+            second_mask=read_like(read_mask, inputs.second_mask, second),
+            second_dseg=read_like(read_dseg, inputs.second_dseg, second),
             first_outlier=read_scan(inputs.first_z) if defined(inputs.first_z) else None,
             second_outlier=read_scan(inputs.second_z) if defined(inputs.second_z) else None,
             transforms=read_both(inputs.in_xfm, inputs.in_inverse_xfm),
@@ -246,8 +240,8 @@ class SessionChange(ModelInterface):
             self._results[f"{side}_out_mask"] = save_image(mask, folder / f"{side}_mask.nii.gz", like=scan)
             if z is not None:
                 self._results[f"{side}_out_z"] = save_image(z, folder / f"{side}_z.nii.gz", like=scan)
-        self._results["out_regions"] = write_regions(
-            made.rows, folder / "regions.tsv", further=("direction", "log_jacobian")
+        self._results["out_regions"] = write_table(
+            made.rows, folder / "regions.tsv", (*REGION_COLUMNS, "direction", "log_jacobian")
         )
         return {**made.metrics, "weights_sha256": digest}
 
@@ -296,20 +290,3 @@ def read_controls(interface: ModelInterface, kind: str) -> Any:
     if found is not None and found.kind != kind:
         raise UsageError(f"{path} holds control statistics of the kind {found.kind!r}; {kind!r} is needed.")
     return found
-
-
-def write_regions(rows: Any, path: Path, *, further: tuple[str, ...] = ()) -> str:
-    r"""Write a table of regions as TSV, with its columns even where there is no region.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> name = write_regions([], Path(tempfile.mkdtemp()) / "a.tsv")
-    >>> Path(name).read_text().split("\t")[:3]
-    ['index', 'volume_mm3', 'x_mm']
-    """
-    import pandas as pd
-
-    columns = [*REGION_COLUMNS, *further]
-    pd.DataFrame(list(rows), columns=columns).to_csv(path, sep="\t", index=False, na_rep="n/a")
-    return str(path)

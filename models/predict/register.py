@@ -253,11 +253,11 @@ def _refined(
     """Refine the network's velocity; where asked for, in both directions, and take the average."""
     assert pair.fixed_fine is not None
     assert pair.moving_fine is not None
-    forward, backward = integrate(velocity, steps=6), integrate(-velocity, steps=6)
+    forward = integrate(velocity, steps=6)
     there = refine_displacement(forward, pair.fixed_fine, pair.moving_fine, lam=lam, weight=counts)
     if not symmetric:
         return there
-    moved = counts
+    backward, moved = integrate(-velocity, steps=6), counts
     if counts is not None:
         factor = counts.shape[2] / backward.shape[2]
         moved = warp(counts, resize(backward, counts.shape[2:], factor=factor))

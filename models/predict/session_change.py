@@ -126,15 +126,20 @@ def compare_sessions(
         num_threads=num_threads,
     )
     grids = Grid.of(first), Grid.of(second)
+    place = change.on_fixed, change.on_moving
+
+    def put(values: Sequence[np.ndarray]) -> list[nb.Nifti1Image]:
+        """Bring a pair of maps onto the sessions' own grids."""
+        return [bring(one, grid) for bring, one, grid in zip(place, values, grids, strict=True)]
+
     maps = [change.fixed_score, change.moving_score]
+    scores = put(maps)
     found = None if controls is None else outliers(change, controls)
     cut = [float(np.quantile(v[v != 0], QUANTILE)) if v.any() else np.inf for v in maps]
+    images = scores
     if found is not None:
-        maps, cut = [found.fixed_z, found.moving_z], [found.threshold] * 2
-    place = change.on_fixed, change.on_moving
-    images = [put(values, grid) for put, values, grid in zip(place, maps, grids, strict=True)]
-    surplus = _surplus(change, first_outlier, second_outlier)
-    sides = [put(values, grid) for put, values, grid in zip(place, surplus, grids, strict=True)]
+        images, cut = put([found.fixed_z, found.moving_z]), [found.threshold] * 2
+    sides = put(_surplus(change, first_outlier, second_outlier))
     masks: list[nb.Nifti1Image] = []
     rows: list[dict[str, Any]] = []
     determinant = np.log(np.clip(jacobian_determinant(change.backward), 1e-3, None))
@@ -157,10 +162,6 @@ def compare_sessions(
             if image is images[1]:
                 rows[-1]["log_jacobian"] = round(float(growth[inside].mean()), 3)
         masks.append(nb.Nifti1Image(labels, image.affine))
-    scores = [
-        put(values, grid)
-        for put, values, grid in zip(place, (change.fixed_score, change.moving_score), grids, strict=True)
-    ]
     metrics = {
         **change.metrics,
         "threshold": cut[1],

@@ -24,6 +24,7 @@ from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import make_pair
 from hyperprep.models.predict.refine import as_displacement, as_field
 from hyperprep.models.predict.register import register
+from hyperprep.models.predict.rules import percentiles
 from hyperprep.models.predict.sampling import lattice_grid
 from hyperprep.models.spatial.composite import joined
 from hyperprep.models.spatial.grids import Grid
@@ -157,6 +158,7 @@ def topology_change(
             (moving, moving_mask, None, frame2moving),
             where,
             fine=False,
+            percentiles=percentiles(entry),
         )
         starts = _starts(transforms, grid, frame2fixed, frame2moving, where)
         sides = score_pair(network, pair.fixed, pair.moving, starts)
