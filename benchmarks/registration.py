@@ -199,8 +199,9 @@ def one(name: str, folder: Path, fixed: str, moving: str, threads: int) -> dict[
 
 
 def _held(file: Path) -> nb.Nifti1Image:
+    """Hold an image in memory as nibabel gives it: first axis fastest."""
     image = nb.load(file)
-    return nb.Nifti1Image(np.asanyarray(image.dataobj).copy(), image.affine)
+    return nb.Nifti1Image(np.asanyarray(image.dataobj).copy(order="K"), image.affine)
 
 
 def rows(

@@ -149,7 +149,7 @@ def _scaled(
 ) -> torch.Tensor:
     low, high = percentiles
     scaled = robust_rescale(values, inside, low=low, high=high) * inside
-    return torch.from_numpy(scaled)[None, None].float().to(where)
+    return torch.from_numpy(scaled)[None, None].float().contiguous().to(where)
 
 
 def make_pair(

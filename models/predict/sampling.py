@@ -109,8 +109,10 @@ def block_means(data: np.ndarray, *, factor: int = 2) -> np.ndarray:
     >>> block_means(np.arange(8.0).reshape(2, 2, 2)).tolist()
     [[[3.5]]]
     """
-    volume = torch.from_numpy(np.ascontiguousarray(data, dtype=np.float32))
-    return F.avg_pool3d(volume[None, None], factor)[0, 0].numpy()
+    swapped = data.flags.f_contiguous
+    volume = torch.from_numpy(np.ascontiguousarray(data.T if swapped else data, dtype=np.float32))
+    means = F.avg_pool3d(volume[None, None], factor)[0, 0].numpy()
+    return means.T if swapped else means
 
 
 def sample_volumes(volumes: torch.Tensor, grid: Grid, points: np.ndarray) -> torch.Tensor:

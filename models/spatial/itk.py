@@ -55,13 +55,11 @@ def split_shear(grid: Grid) -> tuple[Grid, np.ndarray]:
     return straight, grid.affine @ np.linalg.inv(affine)
 
 
-def _set_geometry(image: sitk.Image, straight: Grid) -> sitk.Image:
+def _geometry(straight: Grid) -> tuple[list[float], list[float], list[float]]:
+    """Spacing, origin and direction (LPS) of a grid without shear."""
     lps = LPS @ straight.affine
     direction, _ = polar(lps[:3, :3] / straight.spacing)
-    image.SetSpacing(straight.spacing.tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    image.SetDirection(direction.ravel().tolist())
-    return image
+    return straight.spacing.tolist(), lps[:3, 3].tolist(), direction.ravel().tolist()
 
 
 def image_to_itk(data: np.ndarray, grid: Grid) -> tuple[sitk.Image, np.ndarray]:
@@ -90,11 +88,15 @@ def image_to_itk(data: np.ndarray, grid: Grid) -> tuple[sitk.Image, np.ndarray]:
     straight, residual = split_shear(grid)
     axes = (2, 1, 0, 3)[: data.ndim]
     image = sitk.GetImageFromArray(np.ascontiguousarray(data.transpose(axes)), isVector=data.ndim == 4)
-    return _set_geometry(image, straight), residual
+    spacing, origin, direction = _geometry(straight)
+    image.SetSpacing(spacing)
+    image.SetOrigin(origin)
+    image.SetDirection(direction)
+    return image, residual
 
 
 def itk_to_array(image: sitk.Image) -> np.ndarray:
-    """Array ``(X, Y, Z)`` of an ITK image.
+    """Array ``(X, Y, Z)`` of an ITK image, first axis fastest in memory as in ITK and in NIfTI files.
 
     Examples
     --------
@@ -102,7 +104,26 @@ def itk_to_array(image: sitk.Image) -> np.ndarray:
     >>> float(itk_to_array(image)[1, 2, 3])
     93.0
     """
-    return np.ascontiguousarray(sitk.GetArrayViewFromImage(image).transpose(2, 1, 0))
+    return sitk.GetArrayFromImage(image).transpose(2, 1, 0)
+
+
+def resampler(straight: Grid) -> sitk.ResampleImageFilter:
+    """Give ITK's resampling onto a grid without shear; zero outside of the image.
+
+    Examples
+    --------
+    >>> image, _ = image_to_itk(np.ones((7, 8, 9), np.float32), Grid((7, 8, 9), np.eye(4)))
+    >>> resampler(Grid((4, 5, 6), np.eye(4))).Execute(image).GetSize()
+    (4, 5, 6)
+    """
+    spacing, origin, direction = _geometry(straight)
+    program = sitk.ResampleImageFilter()
+    program.SetSize([int(n) for n in straight.shape])
+    program.SetOutputSpacing(spacing)
+    program.SetOutputOrigin(origin)
+    program.SetOutputDirection(direction)
+    program.SetDefaultPixelValue(0.0)
+    return program
 
 
 def affine_to_itk(matrix: np.ndarray) -> sitk.AffineTransform:

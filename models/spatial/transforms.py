@@ -20,7 +20,7 @@ from hyperprep.exceptions import NoInputError, ScanError, UsageError
 from hyperprep.models.spatial.fields import DisplacementField
 from hyperprep.models.spatial.files import replacing
 from hyperprep.models.spatial.grids import Grid
-from hyperprep.models.spatial.itk import affine_to_itk, image_to_itk, itk_to_array, split_shear
+from hyperprep.models.spatial.itk import affine_to_itk, image_to_itk, itk_to_array, resampler, split_shear
 
 INTERPOLATORS = {
     "linear": sitk.sitkLinear,
@@ -254,9 +254,10 @@ def resample(
         outer.AddTransform(transform)
         outer.AddTransform(affine_to_itk(residual))
         transform = outer
-    template, _ = image_to_itk(np.broadcast_to(np.uint8(0), reference.shape), straight)
-    resampled = itk_to_array(sitk.Resample(moving, template, transform, INTERPOLATORS[interpolation], 0.0))
-    result = nb.Nifti1Image(resampled, reference.affine)
+    program = resampler(straight)
+    program.SetTransform(transform)
+    program.SetInterpolator(INTERPOLATORS[interpolation])
+    result = nb.Nifti1Image(itk_to_array(program.Execute(moving)), reference.affine)
     result.header.set_xyzt_units("mm")
     return result
 
