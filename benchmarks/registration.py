@@ -198,6 +198,15 @@ def one(name: str, folder: Path, fixed: str, moving: str, threads: int) -> dict[
     return measure(pair[0][1], methods(threads)[name](*pair))
 
 
+def _means(word: str, name: str, known: Sequence[str]) -> bool:
+    """Say whether a word means a method: its whole name, or a part of it when it is nobody's whole name.
+
+    >>> [_means(word, "SyNQuick", ["SyN", "SyNQuick"]) for word in ("SyN", "Quick", "Sy")]
+    [False, True, True]
+    """
+    return word == name if word in known else word in name
+
+
 def _held(file: Path) -> nb.Nifti1Image:
     """Hold an image in memory as nibabel gives it: first axis fastest."""
     image = nb.load(file)
@@ -208,7 +217,8 @@ def rows(
     data: Path, count: int, threads: int, chosen: Sequence[str], finished: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
     """Run every chosen method on every pair that is not finished."""
-    names = [name for name in methods(threads) if any(word in name for word in chosen)]
+    known = list(methods(threads))
+    names = [name for name in known if any(_means(word, name, known) for word in chosen)]
     done = set(zip(finished["pair"], finished["method"], strict=True)) if len(finished) else set()
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
@@ -273,7 +283,7 @@ def main() -> None:
         "--methods",
         nargs="+",
         default=["affine", "ours", "SyN", "greedy"],
-        help="words of the methods' names; 'ours' alone is a quick look",
+        help="methods, or words of their names; 'ours' alone is a quick look",
     )
     parser.add_argument("--rows", type=Path, help="table of single results; what it holds is not run again")
     parser.add_argument("--out", type=Path)
