@@ -36,16 +36,16 @@ def _deformed(
     return F.grid_sample(images, grid + smooth.movedim(1, -1), align_corners=False)
 
 
-def unet_volume(
+def unet_volumes(
     inputs: Sequence[np.ndarray],
     outputs: Sequence[np.ndarray],
-    target: np.ndarray,
+    targets: Sequence[np.ndarray],
     *,
     minutes: float,
     channels: int = 64,
     seed: int = 0,
-) -> tuple[np.ndarray, float]:
-    """Train the paper's task-specific U-Net on slices of some volumes, and predict another volume.
+) -> tuple[list[np.ndarray], float]:
+    """Train the paper's task-specific U-Net on slices of some volumes, and predict others.
 
     It gets what the few-shot network gets: the same aligned volumes on the same grid, three orientations,
     averaged. Slices near the structure are drawn three times as often as others.
@@ -54,8 +54,8 @@ def unet_volume(
     ----------
     inputs, outputs
         (X, Y, Z) images in [0, 1] and masks of the examples.
-    target
-        (X, Y, Z) image to segment.
+    targets
+        (X, Y, Z) images to segment.
     minutes
         How long it trains.
     channels
@@ -66,7 +66,7 @@ def unet_volume(
     Returns
     -------
     tuple
-        (X, Y, Z) probability, and seconds of training and prediction.
+        (X, Y, Z) probability of each, and seconds of training and of one prediction.
     """
     began = time.perf_counter()
     torch.manual_seed(seed)
@@ -90,15 +90,22 @@ def unet_volume(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+    trained = time.perf_counter() - began
+    found = [_predicted(network, target) for target in targets]
+    return found, trained + (time.perf_counter() - began - trained) / max(1, len(targets))
+
+
+@torch.inference_mode()
+def _predicted(network: torch.nn.Module, target: np.ndarray) -> np.ndarray:
+    """Predict a volume slice by slice in three orientations, and take the mean."""
     total = np.zeros(target.shape, np.float32)
-    with torch.inference_mode():
-        volume = torch.from_numpy(target.astype(np.float32))
-        for axis in range(3):
-            slices = volume.movedim(axis, 0)[:, None]
-            found = torch.cat([network(_padded(one[None])) for one in slices])[:, 0]
-            h, w = slices.shape[2:]
-            total += found[:, :h, :w].clamp(0, 1).movedim(0, axis).numpy() / 3
-    return total, time.perf_counter() - began
+    volume = torch.from_numpy(target.astype(np.float32))
+    for axis in range(3):
+        slices = volume.movedim(axis, 0)[:, None]
+        found = torch.cat([network(_padded(one[None])) for one in slices])[:, 0]
+        h, w = slices.shape[2:]
+        total += found[:, :h, :w].clamp(0, 1).movedim(0, axis).numpy() / 3
+    return total
 
 
 def _padded(slices: torch.Tensor) -> torch.Tensor:
@@ -126,5 +133,5 @@ def moved_labels(
         return nb.Nifti1Image(data.astype(np.float32), affine)
 
     fixed = (image(target), image(np.zeros_like(target)))
-    moved, _, _ = ants_method("SyN")(fixed, (image(inputs[best]), image(outputs[best])))
+    moved = ants_method("SyN")(fixed, (image(inputs[best]), image(outputs[best]))).labels
     return (np.asanyarray(moved.dataobj) > 0).astype(np.float32), time.perf_counter() - began

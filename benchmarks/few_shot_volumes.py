@@ -84,66 +84,160 @@ def _structure(labels: nb.Nifti1Image, numbers: tuple[int, ...]) -> nb.Nifti1Ima
     return nb.Nifti1Image(inside, labels.affine)
 
 
-def oasis(args: argparse.Namespace, rows: Rows) -> None:
-    """Dice of six structures on real volumes: few-shot, U-Net trained on the same subjects, SyN."""
-    from hyperprep.models.predict.few_shot import few_shot
+class People:
+    """The real subjects, with alignments that are found once each.
 
+    Parameters
+    ----------
+    data
+        Folder that holds ``bids/oasis``.
+    threads
+        Threads of the alignments.
+    """
+
+    def __init__(self, data: Path, threads: int) -> None:
+        self.known, self.threads = subjects(data), threads
+        self._to_scan: dict[str, np.ndarray] = {}
+        self._between: dict[tuple[str, str], tuple[np.ndarray, float]] = {}
+
+    def to_scan(self, name: str) -> np.ndarray:
+        """Give the (4, 4) point map from the template to a subject."""
+        if name not in self._to_scan:
+            scan, mask, _ = self.known[name]
+            self._to_scan[name] = template_map(scan, mask, self.threads)
+        return self._to_scan[name]
+
+    def aligned(self, target: str, name: str) -> tuple[Any, float]:
+        """Give a subject with headers moved onto the target's space, and the seconds the alignment took."""
+        from hyperprep.models.predict.prealign import prealign
+
+        if (target, name) not in self._between:
+            began = time.perf_counter()
+            (scan, mask, _), (other, inside, _) = self.known[target], self.known[name]
+            found = prealign(scan, other, fixed_mask=mask, moving_mask=inside, num_threads=self.threads)
+            self._between[target, name] = found.fixed2moving, time.perf_counter() - began
+        matrix, seconds = self._between[target, name]
+        back = np.linalg.inv(matrix)
+        moved = (nb.Nifti1Image(np.asanyarray(i.dataobj), back @ i.affine) for i in self.known[name])
+        return tuple(moved), seconds
+
+
+def oasis(args: argparse.Namespace, rows: Rows) -> None:
+    """Dice of six structures on real volumes: few-shot, U-Net trained on the same subjects, votes, SyN."""
+    people = People(args.data, args.threads)
+    names = list(people.known)
     structures = dict(list(STRUCTURES.items())[-1:]) if args.quick else STRUCTURES
-    maps: dict[str, np.ndarray] = {}
-    for name, (scan, mask, labels), chosen, size in cases(args):
+    most = 1 if args.quick else 4
+    for size in (1,) if args.quick else (1, 2, 4):
         for structure, numbers in structures.items():
-            key = {"part": "oasis", "subject": name, "structure": structure, "context": size}
-            missing = [m for m in args.methods if not rows.has(**key, method=m)]
-            if not missing:
-                continue
-            if name not in maps:
-                maps[name] = template_map(scan, mask, args.threads)
-            truth = np.asanyarray(_structure(labels, numbers).dataobj)
-            given = examples_of(chosen, numbers)
-            if "few-shot" in missing:
-                began = time.perf_counter()
-                made = few_shot(
-                    [scan], given, kind="mask", template2scan=maps[name], mask=mask,
-                    weights_dir=args.weights_dir, num_threads=args.threads,
-                )  # fmt: skip
-                score = dice_of(np.asanyarray(made.output.dataobj), truth)
-                rows.add({**key, "method": "few-shot", "dice": score, "seconds": time.perf_counter() - began})
-            for method in [m for m in missing if m != "few-shot"]:
-                score, seconds = _baseline(method, args, scan, mask, given, maps[name], truth)
-                rows.add({**key, "method": method, "dice": score, "seconds": seconds})
+            for target in names[most : most + 1] if args.quick else names[most:]:
+                key = {"part": "oasis", "subject": target, "structure": structure, "context": size}
+                for method in args.methods:
+                    if method == "unet" or rows.has(**key, method=method):
+                        continue
+                    score, seconds = _answer(method, args, people, target, names[:size], numbers)
+                    rows.add({**key, "method": method, "dice": score, "seconds": seconds})
+            if "unet" in args.methods:
+                _unets(args, rows, people, names[:size], names[most:], structure)
+
+
+def _answer(
+    method: str, args: argparse.Namespace, people: People, target: str, given: list[str], numbers: Any
+) -> tuple[float, float]:
+    """Segment a target by one method from some examples; give Dice and seconds, the alignments' too."""
+    from hyperprep.models.predict.few_shot import few_shot
+    from hyperprep.models.spatial.grids import Grid
+    from hyperprep.models.spatial.transforms import resample
+
+    scan, mask, labels = people.known[target]
+    truth = np.asanyarray(_structure(labels, numbers).dataobj)
+    aligned = [people.aligned(target, name) for name in given]
+    examples = examples_of([(n, one) for n, (one, _) in zip(given, aligned, strict=True)], numbers)
+    spent = sum(seconds for _, seconds in aligned)
+    began = time.perf_counter()
+    if method == "few-shot":
+        made = few_shot(
+            [scan], examples, kind="mask", template2scan=people.to_scan(target), mask=mask,
+            prealigned=True, weights_dir=args.weights_dir, num_threads=args.threads,
+        )  # fmt: skip
+        score = dice_of(np.asanyarray(made.output.dataobj), truth)
+        return score, spent + time.perf_counter() - began
+    found, affine = _baseline(method, args, (scan, mask), examples, people.to_scan(target))
+    back = np.linalg.inv(people.to_scan(target))
+    on_scan = resample(nb.Nifti1Image(found, affine), Grid.of(scan), [back])
+    return dice_of(on_scan.get_fdata() > 0.5, truth), spent + time.perf_counter() - began
+
+
+def _grid(args: argparse.Namespace) -> Any:
+    from hyperprep.models.predict.few_shot_slices import WEIGHTS
+    from hyperprep.models.predict.sampling import lattice_grid
+    from hyperprep.models.weights import find_weights
+
+    return lattice_grid(find_weights(WEIGHTS, weights_dir=args.weights_dir).metadata["grid"])
 
 
 def _baseline(
-    method: str,
-    args: argparse.Namespace,
-    scan: Any,
-    mask: Any,
-    given: list[Any],
-    to_scan: np.ndarray,
-    truth: Any,
-) -> tuple[float, float]:
-    """Run a baseline on the few-shot network's own grid and measure it on the scan's."""
-    from benchmarks.few_shot_baselines import moved_labels, unet_volume
-    from hyperprep.models.predict.few_shot_slices import WEIGHTS
-    from hyperprep.models.predict.placing import place_example, sample_inputs
-    from hyperprep.models.predict.sampling import lattice_grid
-    from hyperprep.models.spatial.grids import Grid, model_grid
-    from hyperprep.models.spatial.transforms import resample
-    from hyperprep.models.weights import find_weights
+    method: str, args: argparse.Namespace, subject: Any, examples: list[Any], to_scan: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give a baseline's probability and its grid's affine.
 
-    grid = lattice_grid(find_weights(WEIGHTS, weights_dir=args.weights_dir).metadata["grid"])
-    if method == "syn":
-        grid = model_grid(1.0)
-    target, _, _ = sample_inputs([scan], mask, grid, to_scan)
-    placed = [place_example(e, (scan, mask, target[0]), grid, to_scan, "mask", args.threads) for e in given]
+    ``mean`` is the mean of the affinely aligned examples' masks, ``vote`` that of those deformed as well,
+    both on the few-shot network's grid; ``syn`` the mask of the example most alike, moved by SyN at 1 mm.
+    """
+    from benchmarks.few_shot_baselines import moved_labels
+    from hyperprep.models.predict.placing import place_example, sample_inputs
+    from hyperprep.models.spatial.grids import model_grid
+
+    grid = model_grid(1.0) if method == "syn" else _grid(args)
+    (scan, mask), (target, inside, _) = subject, sample_inputs([subject[0]], subject[1], grid, to_scan)
+    place = (scan, mask, target[0], inside)
+    placed = [
+        place_example(e, place, grid, to_scan, "mask", args.threads, np.eye(4), deform=method == "vote")
+        for e in examples
+    ]
     inputs, outputs = ([p.volumes[i].numpy() for p in placed] for i in (0, 3))
     if method == "syn":
-        found, seconds = moved_labels(inputs, outputs, target[0], grid.affine)
-    else:
-        minutes = 0.05 if args.quick else args.unet_minutes
-        found, seconds = unet_volume(inputs, outputs, target[0], minutes=minutes)
-    back = resample(nb.Nifti1Image(found, grid.affine), Grid.of(scan), [np.linalg.inv(to_scan)])
-    return dice_of(back.get_fdata() > 0.5, truth), seconds
+        masks = [(o > 0.5).astype(np.float32) for o in outputs]
+        return moved_labels(inputs, masks, target[0], grid.affine)[0], grid.affine
+    return np.mean(outputs, axis=0), grid.affine
+
+
+def _unets(
+    args: argparse.Namespace, rows: Rows, people: People, given: list[str], targets: list[str], structure: str
+) -> None:
+    """Train one U-Net on the examples in the template's frame, and measure it on all targets."""
+    from benchmarks.few_shot_baselines import unet_volumes
+    from hyperprep.models.predict.placing import sample_inputs
+    from hyperprep.models.predict.sampling import sample_averaged
+    from hyperprep.models.spatial.grids import Grid
+    from hyperprep.models.spatial.transforms import resample
+
+    key = {"part": "oasis", "structure": structure, "context": len(given), "method": "unet"}
+    if all(rows.has(**key, subject=target) for target in targets):
+        return
+    grid, numbers = _grid(args), STRUCTURES[structure]
+
+    def sampled(name: str) -> np.ndarray:
+        scan, mask, _ = people.known[name]
+        volume: np.ndarray = sample_inputs([scan], mask, grid, people.to_scan(name))[0][0]
+        return volume
+
+    outputs = []
+    for name in given:
+        inside = _structure(people.known[name][2], numbers)
+        floating = nb.Nifti1Image(np.asanyarray(inside.dataobj).astype(np.float32), inside.affine)
+        outputs.append((sample_averaged(floating, grid, people.to_scan(name)) > 0.5).astype(np.float32))
+    minutes = 0.05 if args.quick else args.unet_minutes
+    found, seconds = unet_volumes(
+        [sampled(n) for n in given], outputs, [sampled(n) for n in targets], minutes=minutes
+    )
+    for target, volume in zip(targets, found, strict=True):
+        scan, _, labels = people.known[target]
+        back = np.linalg.inv(people.to_scan(target))
+        on_scan = resample(nb.Nifti1Image(volume, grid.affine), Grid.of(scan), [back])
+        truth = np.asanyarray(_structure(labels, numbers).dataobj)
+        score = dice_of(on_scan.get_fdata() > 0.5, truth)
+        rows.add({**key, "subject": target, "dice": score, "seconds": seconds})
 
 
 def ablation(args: argparse.Namespace, rows: Rows) -> None:
@@ -151,7 +245,9 @@ def ablation(args: argparse.Namespace, rows: Rows) -> None:
     from hyperprep.models.predict.few_shot import few_shot
 
     variants: dict[str, dict[str, Any]] = {
-        "all": {}, "examples not aligned": {"prealigned": True}, "sagittal only": {"orientations": (0,)},
+        "all": {}, "examples aligned affinely only": {"deform": False},
+        "examples not aligned": {"prealigned": True, "deform": False},
+        "sagittal only": {"orientations": (0,)},
         "coronal only": {"orientations": (1,)}, "axial only": {"orientations": (2,)},
         "4 bootstraps": {"bootstraps": 4},
     }  # fmt: skip

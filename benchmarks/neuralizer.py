@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--unet-minutes", type=float, default=10.0)
-    parser.add_argument("--methods", nargs="+", default=["few-shot", "unet", "syn"])
+    parser.add_argument("--methods", nargs="+", default=["few-shot", "mean", "vote", "unet", "syn"])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -14,6 +14,9 @@ from typing import Any
 import nibabel as nb
 import numpy as np
 
+Score = tuple[float, float]
+"""Dice and HD95, mm."""
+
 SHARED = (10, 11, 12, 13, 17, 18, 49, 50, 51, 52, 53, 54, 4, 43, 16, 14, 15)
 """FreeSurfer numbers that the manual protocol and the networks draw alike."""
 
@@ -34,7 +37,8 @@ def chain(scan: nb.Nifti1Image, template: nb.Nifti1Image, threads: int) -> tuple
 
 def overlap(a: np.ndarray, b: np.ndarray) -> float:
     """Give the Dice coefficient of two masks."""
-    return float(2 * np.count_nonzero(a & b) / max(1, np.count_nonzero(a) + np.count_nonzero(b)))
+    both = int(np.count_nonzero(a)) + int(np.count_nonzero(b))
+    return 2 * int(np.count_nonzero(a & b)) / max(1, both)
 
 
 def given_affine(file: Path) -> np.ndarray:
@@ -58,11 +62,11 @@ def drawn_slices(mask: nb.Nifti1Image) -> nb.Nifti1Image:
 
 
 def in_simulated_head(
-    scan: nb.Nifti1Image, template: nb.Nifti1Image, seed: int
-) -> tuple[nb.Nifti1Image, np.ndarray]:
+    scan: nb.Nifti1Image, labels: nb.Nifti1Image, template: nb.Nifti1Image, seed: int
+) -> tuple[nb.Nifti1Image, np.ndarray, np.ndarray]:
     """Put a skull-stripped brain into a simulated head, drawn around this very brain.
 
-    Returns the image (1.5 mm, template frame, noise 2 % of white matter) and the brain's voxels.
+    Returns the image (1.5 mm, template frame, noise 2 % of white matter), its brain and its labels.
     """
     from hyperprep.bidsapp.demo.head import draw_head, simulate_head
     from hyperprep.bidsapp.demo.template import load_template
@@ -83,7 +87,37 @@ def in_simulated_head(
     white = float(np.quantile(brain[known], 0.9))
     values = head.get_fdata(dtype=np.float32) * (~known) + brain / white * 0.86 * known
     noisy = np.hypot(values + rng.normal(0, 0.02, values.shape), rng.normal(0, 0.02, values.shape))
-    return nb.Nifti1Image((1000 * noisy).astype(np.float32), grid.affine), known
+    drawn = np.asanyarray(resample(labels, grid, [rigid], interpolation="nearest").dataobj)
+    return nb.Nifti1Image((1000 * noisy).astype(np.float32), grid.affine), known, drawn
+
+
+def structure_scores(found: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...]) -> dict[int, Score]:
+    """Give Dice and HD95 (mm) of every shared structure; both label images hold FreeSurfer numbers."""
+    from hyperprep.models.spatial.measures import hausdorff95
+
+    scores = {}
+    for number in SHARED:
+        a, b = found == number, truth == number
+        held = np.argwhere(a | b)
+        box = tuple(slice(low, high + 1) for low, high in zip(held.min(0), held.max(0), strict=True))
+        distance = hausdorff95(a[box], b[box], spacing=spacing) if a.any() and b.any() else float("nan")
+        scores[number] = (overlap(a, b), float(distance))
+    return scores
+
+
+def structure_table(scores: dict[str, list[dict[int, Score]]]) -> list[str]:
+    """Give the lines of the table of structures, for each kind of scan."""
+    from hyperprep.models.spatial.labels import resolve_labels
+
+    kinds = " | ".join(f"{kind}: Dice (worst) | HD95, mm" for kind in scores)
+    lines = [f"| structure | {kinds} |", "|---" * (1 + 2 * len(scores)) + "|"]
+    for numbers in (*((n,) for n in SHARED), SHARED):
+        cells = [resolve_labels([str(numbers[0])])[0].name if len(numbers) == 1 else "**mean**"]
+        for found in scores.values():
+            each = np.array([[one[n] for n in numbers] for one in found]).mean(1)
+            cells += [f"{each[:, 0].mean():.3f} ({each[:, 0].min():.3f})", f"{np.nanmean(each[:, 1]):.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def main() -> None:
@@ -128,24 +162,28 @@ def main() -> None:
             f"(all slices: {everywhere:.3f}) | | {seconds:.1f} |"
         )
         print(lines[-1], flush=True)
+    scores: dict[str, list[dict[int, Score]]] = {"skull-stripped": [], "in a simulated head": []}
     for seed, file in enumerate(sorted(oasis.glob("sub-*/anat/*_T1w.nii.gz"))[: args.scans]):
         subject = file.name.split("_")[0]
         scan = read_scan(file)
-        result, seconds = chain(scan, template, args.threads)
-        labels = read_dseg(
-            oasis / "derivatives" / "manual" / subject / "anat" / f"{subject}_desc-manual_dseg.nii.gz"
-        )
-        truth = manual_to_freesurfer(np.asanyarray(labels.dataobj).astype(int))
-        mine = np.asanyarray(result.dseg.dataobj)
-        scores = [overlap(mine == n, truth == n) for n in SHARED]
-        mask = overlap(np.asanyarray(result.mask.dataobj) > 0, scan.get_fdata() > 0)
-        lines.append(f"| {subject} (skull-stripped) | {mask:.3f} | {np.mean(scores):.3f} | {seconds:.1f} |")
-        print(lines[-1], flush=True)
-        head, known = in_simulated_head(scan, template, seed)
-        result, seconds = chain(head, template, args.threads)
-        mask = overlap(np.asanyarray(result.mask.dataobj) > 0, known)
-        lines.append(f"| {subject} in a simulated head | {mask:.3f} | | {seconds:.1f} |")
-        print(lines[-1], flush=True)
+        manual_labels = oasis / "derivatives" / "manual" / subject / "anat"
+        drawn_labels = read_dseg(manual_labels / f"{subject}_desc-manual_dseg.nii.gz")
+        head, known, inner = in_simulated_head(scan, drawn_labels, template, seed)
+        for kind, image, brain, drawn_by_hand in (
+            ("skull-stripped", scan, scan.get_fdata() > 0, np.asanyarray(drawn_labels.dataobj)),
+            ("in a simulated head", head, known, inner),
+        ):
+            result, seconds = chain(image, template, args.threads)
+            spacing = tuple(float(v) for v in Grid.of(image).spacing)
+            truth = manual_to_freesurfer(drawn_by_hand.astype(int))
+            found = structure_scores(np.asanyarray(result.dseg.dataobj), truth, spacing)
+            scores[kind].append(found)
+            mask = overlap(np.asanyarray(result.mask.dataobj) > 0, brain)
+            mean = np.mean([dice for dice, _ in found.values()])
+            lines.append(f"| {subject}, {kind} | {mask:.3f} | {mean:.3f} | {seconds:.1f} |")
+            print(lines[-1], flush=True)
+    lines += ["", *structure_table(scores)]
+    print("\n".join(lines[-len(SHARED) - 3 :]))
     if args.out:
         args.out.write_text("\n".join(lines) + "\n")
 

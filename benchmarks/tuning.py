@@ -252,8 +252,12 @@ def without_labels(table: pd.DataFrame) -> list[str]:
     for aim, rule, title in (
         ("all", PLAIN, "overlap alone"),
         ("all", GUARDED, "overlap, as used"),
-        ("none", GUARDED, "no labels, as used: similarity with regularity bounded"),
-        ("none", SMOOTHEST, "no labels: the largest lambda that keeps 98 % of the highest similarity"),
+        ("none", GUARDED, "no labels: similarity with regularity bounded (default before)"),
+        (
+            "none",
+            SMOOTHEST,
+            "no labels: the largest lambda that keeps 98 % of the highest similarity (default)",
+        ),
     ):
         rows = table[(table["aim"] == aim) & (table["rule"] == rule) & (table["search"] == "grid")]
         lam, dice = rows["lam"], rows["dice_all"]

@@ -53,7 +53,7 @@ def check_few_shot_weights(weights_dir: Path | None) -> Mapping[str, str]:
     Raises
     ------
     WeightsError
-        If there are none; says that they do not ship and how to make them.
+        If there are none that can be used; says how to make them.
     """
     from hyperprep.models.weights import find_weights
 
@@ -61,9 +61,9 @@ def check_few_shot_weights(weights_dir: Path | None) -> Mapping[str, str]:
         return {NETWORK: find_weights(NETWORK, weights_dir=weights_dir).sha256}
     except WeightsError as error:
         raise WeightsError(
-            f"--few-shot needs the network {NETWORK!r}, whose weights do not ship with this version. Train "
-            "them (hours on a GPU, see docs/training.md) and give their folder: "
-            f"python -m hyperprep.models.train run {NETWORK} --maps MAPS; "
+            f"--few-shot needs the network {NETWORK!r}, whose weights were not found. Install the package "
+            "again, or train them (docs/training.md) and give their folder: "
+            f"python -m hyperprep.models.train run {NETWORK}_small --maps MAPS --run-dir runs/{NETWORK}; "
             f"python -m hyperprep.models.train export runs/{NETWORK} --out FOLDER; "
             f"then --weights-dir FOLDER. Found: {error}"
         ) from error

@@ -55,6 +55,7 @@ class _FewShotInputSpec(_ModelInputSpec):
     prealigned = traits.Bool(
         False, usedefault=True, desc="the examples lie in the scan's space already and are not aligned"
     )
+    deform = traits.Bool(True, usedefault=True, desc="deform the examples onto the scan after the alignment")
     chunk = traits.Range(low=1, nohash=True, desc="examples in memory at a time; does not change the result")
     seed = traits.Int(0, usedefault=True, desc="seed of the bootstraps")
 
@@ -117,6 +118,7 @@ class FewShot(ModelInterface):
             bootstraps=self.inputs.bootstraps,
             orientations=tuple(self.inputs.orientations),
             prealigned=self.inputs.prealigned,
+            deform=self.inputs.deform,
             chunk=defined(self.inputs.chunk),
             seed=self.inputs.seed,
             **self._model_options(),

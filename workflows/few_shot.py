@@ -76,8 +76,8 @@ def init_few_shot_wf(
     workflow = Workflow(name=name)
     workflow.__desc__ = (
         f"The {task.kind} *{task.name}* was made from {len(task.outputs)} examples, affinely aligned to each "
-        "image, by a network that learns tasks from examples without training [@neuralizer]; slices of three "
-        "orientations were predicted and averaged.\n"
+        "image and deformed onto it by local correlation, by a network that learns tasks from examples "
+        "without training [@neuralizer]; slices of three orientations were predicted and averaged.\n"
     )
     inputnode = pe.Node(
         niu.IdentityInterface(fields=["t1w", "t1w_mask", "t1w2template_xfm"]), name="inputnode"

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hyperprep.models.nets.atlas import Alignment, Atlas
 from hyperprep.models.nets.head_unet import ConvBlock, LabelConditioned, Pointwise
 from hyperprep.models.nn.tissue import intensity_bins, log_likelihoods
 
-PRIOR_SPACING = 2
-"""Voxels of the network's grid per voxel of the atlas, along each axis."""
-
 BINS = 64
 """Bins of the tissues' intensity distributions."""
+
+RESEMBLES = 0.5
+"""Correlation inside the brain from which on an image has a usual contrast."""
 
 
 class AtlasUNet(LabelConditioned):
@@ -28,6 +28,9 @@ class AtlasUNet(LabelConditioned):
     its contrast (:func:`~hyperprep.models.nn.tissue.log_likelihoods`). The trunk sees image and tissue
     posteriors and is computed once per image; the asked label chooses a prior, a tissue and a weight vector
     over the trunk's features.
+
+    The attribute ``alignment`` says how images were brought onto the atlas: ``"affine"`` (then the atlas is
+    blurred) or ``"nonlinear"``, deformed onto what :meth:`painted` gives.
 
     Parameters
     ----------
@@ -58,9 +61,8 @@ class AtlasUNet(LabelConditioned):
         self.n_labels, self.shape = n_labels, tuple(shape)
         self.own, self.features = channels[0], channels[0] + n_tissues - 1
         self.stage_channels = tuple(channels)
-        self.prior_shape = tuple(n // PRIOR_SPACING for n in shape)
-        self.register_buffer("prior", torch.zeros(n_labels, math.prod(self.prior_shape)))
-        self.register_buffer("tissue", torch.zeros(n_labels, n_tissues))
+        self.atlas = Atlas(n_labels, n_tissues, shape)
+        self.alignment: Alignment = "affine"
         self.down = nn.ModuleList([ConvBlock(1 + n_tissues, channels[0], norm=False)])
         for before, c in itertools.pairwise(channels):
             self.down.append(nn.Sequential(ConvBlock(before, c), ConvBlock(c, c)))
@@ -78,50 +80,15 @@ class AtlasUNet(LabelConditioned):
         with torch.no_grad():
             self.label_weights.weight[:-1] *= 0.1 * (n_labels / hidden) ** 0.5
             self.label_weights.weight[-1] = 0
-        self._fine: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
     def divisor(self) -> int:
         """What each side of the image must be divisible by."""
         return int(2 ** (len(self.down) - 1))
 
-    def set_atlas(self, prior: torch.Tensor, tissue: torch.Tensor) -> None:
-        """Store the atlas.
-
-        Parameters
-        ----------
-        prior
-            (n_labels, *shape / 2) log-odds of each label: of leaves against the background, of regions
-            against not being in them.
-        tissue
-            (n_labels, n_tissues) 1 for the tissue of each leaf; all 0 for regions.
-        """
-        assert isinstance(self.prior, torch.Tensor)
-        assert isinstance(self.tissue, torch.Tensor)
-        self.prior.copy_(prior.flatten(1))
-        self.tissue.copy_(tissue)
-        self._fine = None
-
-    def _volumes(self) -> torch.Tensor:
-        assert isinstance(self.prior, torch.Tensor)
-        return self.prior.float().view(1, self.n_labels, *self.prior_shape)
-
-    @torch.no_grad()
-    def _at_voxels(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give label log-odds (voxels, n_labels) and log tissue priors (voxels, n_tissues), C order."""
-        assert isinstance(self.tissue, torch.Tensor)
-        if self._fine is None or self._fine[0].device != self.tissue.device:
-            fine = F.interpolate(self._volumes(), size=self.shape, mode="trilinear")[0].flatten(1)
-            leaf = self.tissue.any(1)
-            shares = torch.softmax(F.pad(fine[leaf], (0, 0, 1, 0)), dim=0)
-            tissues = torch.einsum("lv,lt->vt", shares[1:], self.tissue[leaf].float())
-            tissues[:, 0] += shares[0]
-            self._fine = fine.T.contiguous(), tissues.clamp_min(1e-6).log()
-        return self._fine
-
     def prior_at_voxels(self) -> torch.Tensor:
         """Give the labels' log-odds on the network's grid, (voxels, n_labels), C order."""
-        return self._at_voxels()[0]
+        return self.atlas.at_voxels(self.alignment)[0]
 
     @torch.no_grad()
     def evidence(self, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -138,13 +105,48 @@ class AtlasUNet(LabelConditioned):
             Tissue posteriors, (*shape, n_tissues), and log-likelihood ratios of all tissues but 0 against
             tissue 0, (*shape, n_tissues - 1).
         """
-        log_prior = self._at_voxels()[1]
-        every = torch.zeros(self.shape, dtype=torch.bool, device=image.device)
-        every[::2, ::2, ::2] = True
-        table = log_likelihoods(image[every], log_prior[every.flatten()].exp(), bins=BINS)
-        likelihood = table[intensity_bins(image.flatten(), BINS)]
+        log_prior = self.atlas.at_voxels(self.alignment)[1]
+        likelihood = self._distributions(image)[intensity_bins(image.flatten(), BINS)]
         posterior = torch.softmax(log_prior + likelihood, dim=1).view(*self.shape, -1)
         return posterior, (likelihood[:, 1:] - likelihood[:, :1]).view(*self.shape, -1)
+
+    def _distributions(self, image: torch.Tensor) -> torch.Tensor:
+        """Estimate the log-probability of each intensity in each tissue, (BINS, n_tissues)."""
+        every = torch.zeros(self.shape, dtype=torch.bool, device=image.device)
+        every[::2, ::2, ::2] = True
+        log_prior = self.atlas.at_voxels(self.alignment)[1]
+        return log_likelihoods(image[every], log_prior[every.flatten()].exp(), bins=BINS)
+
+    @torch.no_grad()
+    def painted(self, image: torch.Tensor) -> torch.Tensor:
+        """Paint the sharp atlas as an image looks: what the image is deformed onto.
+
+        In the usual contrast that resembles the image most, if one does: the means of tissues that a blurred
+        atlas separates badly make a worse painting (docs/decisions/0010). Else with the tissue means
+        estimated from the image.
+
+        Parameters
+        ----------
+        image
+            (*shape) in [0, 1], brought onto the atlas as :attr:`alignment` says, 0 outside the brain.
+
+        Returns
+        -------
+        torch.Tensor
+            (*shape) in [0, 1]: expected intensity of the atlas' brain, 0 outside.
+        """
+        inside = (image > 0).flatten()
+        candidates = self.atlas.painted(self.alignment).flatten(1)[:, inside]
+        known = candidates.std(1) > 0
+        rows = torch.cat([image.flatten()[inside][None], candidates])
+        likeness = torch.where(known, torch.corrcoef(rows)[0, 1:], -1.0)
+        best = int(likeness.argmax())
+        if likeness[best] > RESEMBLES:
+            return self.atlas.painted("nonlinear")[best]
+        centres = (torch.arange(BINS, device=image.device) + 0.5) / BINS
+        means = centres @ self._distributions(image).exp()
+        tissues = self.atlas.at_voxels("nonlinear")[1].exp()
+        return (tissues[:, 1:] @ means[1:]).view(self.shape)
 
     def stages(self, image: torch.Tensor, count: int | None = None) -> list[torch.Tensor]:
         """Give the encoder's features, finest stage first."""
@@ -159,7 +161,7 @@ class AtlasUNet(LabelConditioned):
         for level, block in enumerate(self.down[:count]):
             x = block(x if level == 0 else F.max_pool3d(x, 2))
             if level == 1:
-                x = x + self.place(torch.sigmoid(self._volumes()))
+                x = x + self.place(self.atlas.at_voxels(self.alignment)[2])
             found.append(x)
         return found
 
@@ -177,12 +179,11 @@ class AtlasUNet(LabelConditioned):
         self, cells: torch.Tensor, conditions: torch.Tensor, where: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Give prior, evidence and learned part of the asked labels at some voxels, (N, 1, L)."""
-        assert isinstance(self.tissue, torch.Tensor)
         made = self.label_weights(conditions)
         prior = self.prior_at_voxels()
         prior = prior if where is None else prior[where]
         hidden = F.leaky_relu(self.mix(cells), 0.1)
-        chosen = (conditions @ self.tissue.float())[:, 1:]
+        chosen = (conditions @ self.atlas.get_buffer("tissue").float())[:, 1:]
         weights = torch.cat([made[:, :-1], 4 * self.trust[1] * chosen], dim=1)
         seen = torch.cat([hidden, cells[:, self.own :]], dim=1)
         return (torch.addmm(made[:, -1], seen, weights.T) + self.trust[0] * (prior @ conditions.T))[:, None]

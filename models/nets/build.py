@@ -58,7 +58,9 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequ
     if kind == "neuralizer":
         from hyperprep.models.nets.neuralizer import Neuralizer
 
-        return Neuralizer(description["channels"], description.get("levels", 4))
+        return Neuralizer(
+            description["channels"], description.get("levels", 4), start=description.get("start", False)
+        )
     raise WeightsError(
         f"The weights describe a network of kind {kind!r}, which this version does not know. "
         "Update hyperprep."

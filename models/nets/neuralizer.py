@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from hyperprep.models.nets.few_shot_start import first_answer
 from hyperprep.models.nn.residual import ResidualUnit, halve, joined
 
 INPUT_CHANNELS = 3
@@ -67,13 +68,17 @@ class Neuralizer(nn.Module):
         Channels of all representations.
     levels
         Number of resolutions.
+    start
+        Begin from the answer in closed form of :mod:`hyperprep.models.nets.few_shot_start`, which is one more
+        input, and learn what it leaves open; the paper's network begins from nothing.
     """
 
-    def __init__(self, channels: int = 64, levels: int = 4) -> None:
+    def __init__(self, channels: int = 64, levels: int = 4, *, start: bool = False) -> None:
         super().__init__()
-        self.levels = levels
-        self.embed_target = nn.Conv2d(INPUT_CHANNELS, channels, 1)
-        self.embed_context = nn.Conv2d(INPUT_CHANNELS + 1, channels, 1)
+        self.levels, self.start = levels, start
+        inputs = INPUT_CHANNELS + int(start)
+        self.embed_target = nn.Conv2d(inputs, channels, 1)
+        self.embed_context = nn.Conv2d(inputs + 1, channels, 1)
         count = 2 * levels - 1
         self.blocks = nn.ModuleList(PairwiseConvAvg(channels, last=i == count - 1) for i in range(count))
         self.target_mixes, self.context_mixes = (
@@ -81,6 +86,9 @@ class Neuralizer(nn.Module):
         )
         self.tail = ResidualUnit(channels)
         self.last = nn.Conv2d(channels, 1, 1)
+        if start:
+            nn.init.zeros_(self.last.weight)
+            nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
         self.save_memory = False
 
     @property
@@ -143,6 +151,10 @@ class Neuralizer(nn.Module):
             (B, 1, H, W), not bounded; masks and images alike lie in [0, 1] when perfectly predicted.
         """
         n = context.shape[1]
+        begun: torch.Tensor | None = None
+        if self.start:
+            begun, others = (found.to(target.dtype) for found in first_answer(target, context))
+            target, context = torch.cat([target, begun], dim=1), torch.cat([context, others], dim=2)
         groups = [context] if chunk is None or chunk >= n else list(context.split(chunk, dim=1))
         whole = self._context_path(groups[0]) if len(groups) == 1 else None
         sent: list[torch.Tensor] = []
@@ -160,7 +172,7 @@ class Neuralizer(nn.Module):
             sent.append(inner)
             x = block.update_target(inner, total / n)
         out: torch.Tensor = self.last(self.tail(x))
-        return out
+        return out if begun is None else begun + out
 
     def _walked_again(self, group: torch.Tensor, sent: list[torch.Tensor]) -> torch.Tensor:
         """Give the sum over a group at the block after those whose target representations were sent."""

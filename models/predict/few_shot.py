@@ -79,6 +79,7 @@ def few_shot(
     bootstraps: int = 1,
     orientations: Sequence[int] = ORIENTATIONS,
     prealigned: bool = False,
+    deform: bool = True,
     chunk: int | None = None,
     seed: int = 0,
     weights: str | Path | None = None,
@@ -88,8 +89,9 @@ def few_shot(
 ) -> FewShotResult:
     """Do to a subject what the examples show.
 
-    Every example is aligned affinely to the subject. Slices at the same place are then shown to the network,
-    sagittal, coronal and axial; the predictions are averaged, and their spread tells how sure they are.
+    Every example is aligned affinely to the subject and deformed onto it. Slices at the same place are then
+    shown to the network, sagittal, coronal and axial; the predictions are averaged, and their spread tells
+    how sure they are.
 
     Parameters
     ----------
@@ -111,7 +113,9 @@ def few_shot(
     orientations
         Axes across which slices are cut.
     prealigned
-        The examples lie in the scan's space already; they are not aligned.
+        The examples lie in the scan's space already; they are not aligned affinely.
+    deform
+        Deform the examples onto the subject, by local correlation on the network's grid.
     chunk
         Examples in memory at the same time; all when not given.
     seed
@@ -142,15 +146,15 @@ def few_shot(
         network, entry = load_few_shot(weights, weights_dir, where)
         grid = lattice_grid(entry.metadata["grid"])
         limits = percentiles(entry)
-        target, _, top = sample_inputs(images, mask, grid, template2scan, limits)
+        target, inside, top = sample_inputs(images, mask, grid, template2scan, limits)
         placed, failed = _place_all(
             [examples[place] for place in drawn_places(len(examples), seed)],
             lambda example: place_example(
-                example, (images[0], mask, target[0]), grid, template2scan, kind, num_threads,
-                np.eye(4) if prealigned else None, limits,
+                example, (images[0], mask, target[0], inside), grid, template2scan, kind, num_threads,
+                np.eye(4) if prealigned else None, limits, deform=deform,
             ),
         )  # fmt: skip
-        if kind == "mask" and not any(bool(p.volumes[-1].any()) for p in placed):
+        if kind == "mask" and not any(bool((p.volumes[-1] > 0.5).any()) for p in placed):
             raise ScanError(
                 f"The examples' masks vanish at the network's {grid.spacing[0]:g} mm, or lie outside its "
                 "field of view: the structure is too small for it."
@@ -238,7 +242,7 @@ def _place_all(
 def _box(target: torch.Tensor, context: Sequence[torch.Tensor], grid: Grid, kind: Kind) -> tuple[slice, ...]:
     """Give the part of the grid that is predicted: around the examples' masks, or where the subject is."""
     if kind == "mask":
-        held = torch.stack([c[:, -1].amax(0) for c in context]).amax(0) > 0
+        held = torch.stack([c[:, -1].amax(0) for c in context]).amax(0) > 0.1
         margin = round(MARGIN_MM / float(grid.spacing[0]))
     else:
         held, margin = target[0].cpu() > 0, 0

@@ -18,11 +18,6 @@ from hyperprep.models.spatial.images import robust_rescale
 from hyperprep.models.weights import WeightsEntry, find_weights
 
 WEIGHTS = "neuralizer"
-HOW_TO_TRAIN = (
-    "Weights for few-shot tasks do not ship with this version. Train them (hours on a GPU, see "
-    "docs/training.md): python -m hyperprep.models.train run neuralizer --maps MAPS; "
-    "python -m hyperprep.models.train export runs/neuralizer --out FOLDER; then give --weights-dir FOLDER."
-)
 
 
 def predict_slices(
@@ -67,7 +62,7 @@ def load_few_shot(
     Raises
     ------
     WeightsError
-        When there are no weights; see ``HOW_TO_TRAIN``.
+        When there are no weights that can be used.
     """
     entry = find_weights(WEIGHTS, path=weights, weights_dir=weights_dir)
     network = load_network(entry).to(device)

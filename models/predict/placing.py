@@ -14,7 +14,10 @@ import torch.nn.functional as F
 from hyperprep.exceptions import AlignmentError, ScanError
 from hyperprep.models.losses.similarity import local_ncc
 from hyperprep.models.nets.neuralizer import INPUT_CHANNELS
+from hyperprep.models.nn.warp import resize, warp
+from hyperprep.models.predict.normalise import LAMBDA, STAGES
 from hyperprep.models.predict.prealign import prealign
+from hyperprep.models.predict.refine import refine
 from hyperprep.models.predict.sampling import sample_averaged
 from hyperprep.models.spatial.examples import ExampleImages, Kind
 from hyperprep.models.spatial.grids import Grid
@@ -36,7 +39,7 @@ class Placed:
     scan2example
         (4, 4) point map from the subject's scan to the example, RAS mm.
     volumes
-        (4, *grid) float32 in [0, 1]: input channels and output.
+        (4, *grid) float32 in [0, 1]: input channels and output, of masks the share of each voxel.
     similarity
         Local correlation with the subject's first image, in [0, 1].
     output_range
@@ -103,22 +106,25 @@ def sample_inputs(
 
 def place_example(
     example: ExampleImages,
-    subject: tuple[nb.Nifti1Image, nb.Nifti1Image | None, np.ndarray],
+    subject: tuple[nb.Nifti1Image, nb.Nifti1Image | None, np.ndarray, np.ndarray],
     grid: Grid,
     template2scan: np.ndarray,
     kind: Kind,
     num_threads: int | None = None,
     scan2example: np.ndarray | None = None,
     limits: tuple[float, float] = (0.5, 99.5),
+    *,
+    deform: bool = True,
 ) -> Placed:
-    """Align one example to the subject and sample it on the model grid.
+    """Align one example to the subject, sample it on the model grid and deform it onto the subject there.
 
     Parameters
     ----------
     example
         Its images.
     subject
-        First image of the subject, its brain mask or None, and the image sampled on the grid.
+        First image of the subject, its brain mask or None, and on the grid: the image, and where it is not
+        background.
     grid
         The model grid.
     template2scan
@@ -131,13 +137,15 @@ def place_example(
         (4, 4) point map from the scan to the example where it is known; else it is searched.
     limits
         Percentiles of the intensities that become 0 and 1.
+    deform
+        Register the example to the subject by local correlation; else they are aligned affinely only.
 
     Raises
     ------
     AlignmentError
         When the example cannot be aligned to the subject.
     """
-    scan, mask, sampled = subject
+    scan, mask, sampled, held = subject
     if scan2example is None:
         found = prealign(
             scan, example.inputs[0], fixed_mask=mask, moving_mask=example.mask, num_threads=num_threads
@@ -149,7 +157,7 @@ def place_example(
     inputs, inside, top = sample_inputs(example.inputs, example.mask, grid, to_example, limits)
     if kind == "mask":
         floating = nb.Nifti1Image(np.asanyarray(example.output.dataobj, np.float32), example.output.affine)
-        output = (sample_averaged(floating, grid, to_example) > 0.5).astype(np.float32)
+        output = np.clip(sample_averaged(floating, grid, to_example), 0, 1)
         low, high = 0.0, 1.0
     else:
         values = sample_averaged(example.output, grid, to_example)
@@ -157,16 +165,33 @@ def place_example(
         if high <= low:
             raise ScanError(f"example {example.label}: its output hardly varies inside the brain.")
         output = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
-    pair = [torch.from_numpy(v)[None, None] for v in (sampled, inputs[0])]
-    near = local_ncc(pair[0], pair[1], window=5, mask=torch.from_numpy(inside)[None, None].float())
+    volumes = torch.from_numpy(np.concatenate([inputs, output[None]]))
+    covered = torch.from_numpy(inside)
+    if deform:
+        volumes, covered = _deformed(volumes, covered, sampled * held)
+    pair = (torch.from_numpy(sampled)[None, None], volumes[None, :1])
+    near = local_ncc(*pair, window=5, mask=covered[None, None].float())
     return Placed(
         label=example.label,
         scan2example=scan2example,
-        volumes=torch.from_numpy(np.concatenate([inputs, output[None]])),
+        volumes=volumes,
         similarity=float(near),
         output_range=(low, high),
         input_top=top,
     )
+
+
+def _deformed(
+    volumes: torch.Tensor, covered: torch.Tensor, subject: np.ndarray
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Deform an example (C, *grid) and its foreground (*grid) so that its first image fits the subject's."""
+    moving = (volumes[0] * covered)[None, None]
+    start = volumes.new_zeros(1, 3, *(-(-n // 4) for n in covered.shape))
+    found = refine(start, torch.from_numpy(subject)[None, None], moving, lam=LAMBDA, stages=STAGES)
+    field = resize(found, covered.shape, factor=covered.shape[0] / found.shape[2])
+    stack = torch.cat([volumes, covered[None].float()])[None]
+    moved = warp(stack, field)[0]
+    return moved[:-1], moved[-1] > 0.5
 
 
 def output_range(placed: Sequence[Placed], subject_top: float) -> tuple[float, float, bool]:
@@ -210,7 +235,7 @@ def nudged(
     Parameters
     ----------
     volumes
-        The last channel is the output; a mask is cut at one half again.
+        The last channel is the output; one that holds 0 and 1 alone is cut at one half again.
     rng
         Where all randomness comes from.
     degrees, share

@@ -140,7 +140,9 @@ def register(
         How ``lam="auto"`` searches: ``"bounded"`` by scores alone, ``"gradient"`` along their derivative by
         lambda. The score is the same.
     refine
-        ``"ncc"``: a few optimiser steps on this pair; ``"none"``: the network alone.
+        ``"ncc"``: a few greedy steps on this pair; ``"none"``: the network alone. With ``lam="auto"`` and
+        labels, a refinement that lowers their overlap is not used: between two scans of one head there is
+        little to refine but noise.
     symmetric
         Register in both directions and take the average, so that exchanging the images exchanges the
         transforms; twice the time.
@@ -204,6 +206,8 @@ def register(
         if refine == "ncc":
             counts = _weight_of(fixed_weight, grid, frame2fixed, where)
             displacement = _refined(pair, velocity, weight, symmetric=symmetric, counts=counts)
+            if lam == "auto" and _loses_overlap(pair, displacement, alone):
+                displacement = None
         clock["refined"] = time.perf_counter()
         figures = {
             "lambda": chosen,
@@ -211,7 +215,8 @@ def register(
             **counted,
             "lambda_search": search if lam == "auto" else "none",
             "lambda_regions": ", ".join(regions) if regions and lam == "auto" else "all",
-            "refinement": refine,
+            "refinement": refine if displacement is not None else "none",
+            "refinement_refused": refine != "none" and displacement is None,
             "refine_lambda": weight,
             "symmetric": symmetric,
             **_measures(pair, displacement, alone),
@@ -263,6 +268,12 @@ def _refined(
         moved = warp(counts, resize(backward, counts.shape[2:], factor=factor))
     back = refine_displacement(backward, pair.moving_fine, pair.fixed_fine, lam=lam, weight=moved)
     return (there + invert_displacement(back)) / 2
+
+
+def _loses_overlap(pair: BrainPair, displacement: torch.Tensor, alone: dict[str, Any]) -> bool:
+    """Say whether a refinement lowers the overlap of all labels that the network alone reaches."""
+    before = alone.get("dice_all")
+    return before is not None and pair.measure_displacement(displacement)["dice_all"] < before
 
 
 def _measures(pair: BrainPair, displacement: torch.Tensor | None, alone: dict[str, Any]) -> dict[str, float]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from hyperprep.exceptions import WeightsError
 from hyperprep.models.spatial.grids import Grid
-from hyperprep.models.spatial.transforms import resample
+from hyperprep.models.spatial.transforms import Chain, resample
 
 #: The world axis (RAS) and direction that each letter of an orientation stands for.
 _LEADS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
@@ -56,7 +56,9 @@ def lattice_grid(description: Mapping[str, Any]) -> Grid:
     return Grid((x, y, z), affine)
 
 
-def sample_averaged(img: nb.Nifti1Image, grid: Grid, point_map: np.ndarray, *, factor: int = 2) -> np.ndarray:
+def sample_averaged(
+    img: nb.Nifti1Image, grid: Grid, point_map: np.ndarray | Chain, *, factor: int = 2
+) -> np.ndarray:
     """Sample an image on a grid, each voxel the mean of ``factor`` ** 3 linear samples inside it.
 
     Parameters
@@ -66,7 +68,7 @@ def sample_averaged(img: nb.Nifti1Image, grid: Grid, point_map: np.ndarray, *, f
     grid
         Target grid.
     point_map
-        (4, 4), from the target's space to the image's, RAS mm.
+        (4, 4) or chain, from the target's space to the image's, RAS mm.
     factor
         Samples along each side of a voxel.
 
@@ -82,7 +84,8 @@ def sample_averaged(img: nb.Nifti1Image, grid: Grid, point_map: np.ndarray, *, f
     >>> float(sample_averaged(img, inner, np.eye(4))[1, 1, 1])
     5.0
     """
-    fine = resample(img, halved(grid, factor=factor), [point_map]).get_fdata(dtype=np.float32)
+    chain = [point_map] if isinstance(point_map, np.ndarray) else point_map
+    fine = resample(img, halved(grid, factor=factor), chain).get_fdata(dtype=np.float32)
     return block_means(fine, factor=factor)
 
 

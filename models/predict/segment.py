@@ -12,9 +12,11 @@ import numpy as np
 import torch
 
 from hyperprep.exceptions import ScanError
+from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
+from hyperprep.models.predict.normalise import deform_onto_atlas
 from hyperprep.models.predict.rules import check_known, rescaled, structures, threshold
 from hyperprep.models.predict.sampling import (
     largest_component,
@@ -24,6 +26,7 @@ from hyperprep.models.predict.sampling import (
     sample_volumes,
     slabs,
 )
+from hyperprep.models.spatial.fields import DisplacementField
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.labels import TISSUES, Region, resolve_labels
 from hyperprep.models.spatial.transforms import resample
@@ -121,13 +124,22 @@ def segment(
         brain, leaves = predict_on_grid(
             network, entry, scan, template2scan, numbers, mask, trust_mask=trust_mask
         )
+        limit = threshold(entry, "brain")
         if brain.sum() * abs(np.linalg.det(grid.affine[:3, :3])) < 250_000:
             raise ScanError(
                 "No brain was found where the affine alignment puts it. Look at the alignment in the report."
             )
-        result = _Result(
-            Grid.of(scan), grid, template2scan, numbers, brain, leaves, threshold(entry, "brain")
-        )
+        back = None
+        if isinstance(network, AtlasUNet):
+            known = (brain > limit).cpu().numpy()
+            if trust_mask and mask is not None:
+                known = _on_grid(mask, grid, template2scan)
+            onto = deform_onto_atlas(network, entry, scan, template2scan, known)
+            values = onto.values * onto.inside if trust_mask else onto.values
+            network.alignment = "nonlinear"
+            brain, leaves = _predict(network, entry, values, onto.inside, numbers)
+            back = onto.inverse
+        result = _Result(Grid.of(scan), grid, template2scan, numbers, brain, leaves, limit, back)
         given = np.asanyarray(mask.dataobj) > 0 if trust_mask and mask is not None else None
         return result.finish(asked, given, probabilities, entry)
 
@@ -152,10 +164,12 @@ def predict_on_grid(
         When the mask lies outside the brain's place in the template.
     """
     grid = lattice_grid(entry.metadata["grid"])
+    if isinstance(network, AtlasUNet):
+        network.alignment = "affine"
     values = sample_averaged(scan, grid, template2scan)
     inside = None
     if mask is not None:
-        inside = resample(mask, grid, [template2scan], interpolation="nearest").get_fdata() > 0
+        inside = _on_grid(mask, grid, template2scan)
         if not inside.any():
             raise ScanError(
                 "The brain mask does not overlap the brain's place in the template: the affine alignment or "
@@ -164,6 +178,12 @@ def predict_on_grid(
         if trust_mask:
             values = values * inside
     return _predict(network, entry, values, inside, numbers)
+
+
+def _on_grid(mask: nb.Nifti1Image, grid: Grid, template2scan: np.ndarray) -> np.ndarray:
+    """Bring a mask onto the network's grid."""
+    found = resample(mask, grid, [template2scan], interpolation="nearest")
+    return np.asarray(np.asanyarray(found.dataobj) > 0)
 
 
 def _predict(
@@ -202,6 +222,19 @@ class _Result:
     brain: torch.Tensor
     leaves: torch.Tensor
     brain_threshold: float
+    back: DisplacementField | None = None
+
+    def __post_init__(self) -> None:
+        """Keep the way from the affinely aligned image to the network's grid as a tensor, (3, *grid) mm."""
+        self._shift: torch.Tensor | None = None
+        if self.back is not None:
+            self._shift = torch.from_numpy(np.ascontiguousarray(self.back.data.transpose(3, 0, 1, 2)))
+
+    def _places(self, points: np.ndarray) -> np.ndarray:
+        """Say where on the network's grid points of the template frame lie."""
+        if self._shift is None:
+            return points
+        return points + sample_volumes(self._shift, self.grid, points).T.numpy()
 
     def finish(
         self, asked: tuple[Region, ...], given: np.ndarray | None, probabilities: bool, entry: WeightsEntry
@@ -220,7 +253,8 @@ class _Result:
         }
         members |= {region.name: self._rows(region.numbers) for region in wanted}
         whole = {"brain"} & set(soft)
-        for slab, points in slabs(self.target, self.template2scan):
+        for slab, aligned in slabs(self.target, self.template2scan):
+            points = self._places(aligned)
             brain = sample_volumes(self.brain[None], self.grid, points)[0]
             inside = (
                 brain > self.brain_threshold
@@ -257,6 +291,7 @@ class _Result:
                 "weights_sha256": entry.sha256,
                 "weights": entry.name,
                 "resolution_mm": float(self.grid.spacing[0]),
+                "deformed_onto_atlas": self.back is not None,
             },
         )
 

@@ -9,13 +9,14 @@ import torch
 
 from hyperprep.models.nets.hypermorph import HyperMorph
 from hyperprep.models.predict.pair import BrainPair
-from hyperprep.models.predict.tune import Search, climb_lambda, search_lambda
+from hyperprep.models.predict.tune import Search, climb_lambda, largest_keeping, search_lambda
 
 MAX_SD_LOG_JACOBIAN = 0.35
-"""Without labels, lambda is the one of highest similarity whose sd of log |J| stays below this."""
+"""Registrations whose sd of log |J| exceeds this are not chosen."""
 
 SIMILARITY_KEPT = 0.98
-"""With labels, lambda keeps at least this share of the similarity that lambda 0.25 reaches."""
+"""With labels, lambda keeps at least this share of the similarity that lambda 0.25 reaches; without, it is
+the largest that keeps this share of the highest."""
 
 REFERENCE_LAMBDA = 0.25
 
@@ -146,8 +147,16 @@ class Trials:
         return sum(present) / len(present) - 4 * lost - 10 * excess
 
     def search(self, kind: SearchKind = "bounded") -> Search:
-        """Search lambda in [0, 1] for the highest score, by values alone or along the derivative."""
-        return climb_lambda(self.score_and_slope) if kind == "gradient" else search_lambda(self.score)
+        """Search lambda in [0, 1], by values alone or along the derivative.
+
+        With labels, for the highest score. Without, for the largest lambda that keeps
+        :data:`SIMILARITY_KEPT` of the highest similarity: similarity alone asks for hardly any regularity,
+        and the overlap of labels that nobody gave then suffers (benchmarks/results/tuning.md).
+        """
+        fine = 7 if self.pair.numbers else 3
+        gradient = kind == "gradient"
+        top = climb_lambda(self.score_and_slope) if gradient else search_lambda(self.score, fine=fine)
+        return top if self.pair.numbers else largest_keeping(self.score, top, SIMILARITY_KEPT)
 
     def choose(self, kind: SearchKind = "bounded") -> float:
         """Give the lambda that :meth:`search` finds."""

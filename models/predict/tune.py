@@ -96,6 +96,49 @@ def search_lambda(
     return Search(best=max(seen, key=lambda lam: seen[lam]), scores=dict(sorted(seen.items())))
 
 
+def largest_keeping(
+    score: Callable[[float], float], top: Search, share: float, *, most: int = 12, tolerance: float = 0.03
+) -> Search:
+    """Find the largest lambda whose score is at least a share of the highest: as regular as the fit allows.
+
+    Beyond the best lambda the score is taken to fall; the interval in which it crosses the share is halved.
+
+    Parameters
+    ----------
+    score
+        As in :func:`search_lambda`; values that ``top`` holds are not asked for again.
+    top
+        Where the score is highest.
+    share
+        Of the highest score; where that is not positive, its lambda is the answer.
+    most
+        Most values in all.
+    tolerance
+        Width of the interval at which the search ends.
+
+    Examples
+    --------
+    >>> found = search_lambda(lambda lam: 1 - lam ** 2, fine=2)
+    >>> found = largest_keeping(lambda lam: 1 - lam ** 2, found, 0.91)
+    >>> 0.27 <= found.best <= 0.3, len(found.scores)
+    (True, 10)
+    """
+    seen = dict(top.scores)
+    wanted = share * seen[top.best]
+    if wanted <= 0:
+        return top
+    if 1.0 not in seen:
+        seen[1.0] = float(score(1.0))
+    while True:
+        kept = max(lam for lam, value in seen.items() if value >= wanted)
+        lost = min((lam for lam in seen if lam > kept), default=kept)
+        if lost - kept <= tolerance or len(seen) >= most:
+            break
+        middle = _rounded((kept + lost) / 2)
+        seen[middle] = float(score(middle))
+    return Search(best=kept, scores=dict(sorted(seen.items())), slopes=top.slopes)
+
+
 def climb_lambda(
     score: Callable[[float], tuple[float, float]],
     *,

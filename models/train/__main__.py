@@ -20,6 +20,9 @@ def _parser() -> argparse.ArgumentParser:
     prepare = commands.add_parser("prepare", help="bring label maps into the template frame")
     prepare.add_argument("source", type=Path, help=".npz with 'maps' and 'labels'")
     prepare.add_argument("target", type=Path, help=".npz to write")
+    normalise = commands.add_parser("normalise", help="deform prepared label maps into their mean shape")
+    normalise.add_argument("source", type=Path, help=".npz made by 'prepare'")
+    normalise.add_argument("target", type=Path, help=".npz to write")
     run = commands.add_parser("run", help="train a network, or go on training it")
     run.add_argument("config", help="TOML file, or the name of a configuration that ships")
     run.add_argument("--maps", type=Path, required=True, help="label maps made by 'prepare'")
@@ -66,6 +69,10 @@ def main(argv: list[str] | None = None) -> int:
             from hyperprep.models.train.prepare import prepare
 
             prepare(args.source, args.target)
+        elif args.command == "normalise":
+            from hyperprep.models.train.normalise import normalise
+
+            normalise(args.source, args.target)
         elif args.command == "export":
             from hyperprep.models.train.export import export
 

@@ -99,6 +99,9 @@ class NeuralizerTask:
         Ranges of the synthetic images; what is left of the affine alignment is in them.
     channels
         Width of the network.
+    start
+        Begin from the answer in closed form; ``maps`` are then best normalised
+        (:mod:`hyperprep.models.train.normalise`), as examples are deformed onto the subject.
     batch_size, most_context
         Targets per step, and the largest number of examples of each.
     held_out_structures
@@ -121,6 +124,7 @@ class NeuralizerTask:
     name: str = "neuralizer"
     channels: int = 64
     levels: int = 4
+    start: bool = False
     batch_size: int = 8
     most_context: int = 32
     held_out: int = 2
@@ -174,7 +178,7 @@ class NeuralizerTask:
 
     def build(self) -> nn.Module:
         """Make the network."""
-        network = Neuralizer(self.channels, self.levels)
+        network = Neuralizer(self.channels, self.levels, start=self.start)
         network.save_memory = self.save_memory
         return network
 

@@ -14,7 +14,7 @@ from hyperprep.models.synth.maps import ORIGIN_MM
 from hyperprep.models.synth.structures import TISSUE_GROUPS
 
 _SHAPE = (192, 224, 192)
-_T1W_MEANS = {
+T1W_MEANS = {
     "white": 0.85,
     "cortex": 0.6,
     "csf": 0.15,
@@ -112,7 +112,7 @@ def prepare(source: str | Path, target: str | Path) -> None:
     template = _image(mni.get_fdata(dtype=np.float32), tuple(float(v) for v in mni.affine[:3, 3]))
     mean_of = np.zeros(len(numbers), np.float32)
     for group, members in TISSUE_GROUPS.items():
-        mean_of[np.isin(numbers, members)] = _T1W_MEANS[group]
+        mean_of[np.isin(numbers, members)] = T1W_MEANS[group]
     reference = sitk.Image(_SHAPE, sitk.sitkUInt8)
     reference.SetOrigin(ORIGIN_MM)
     moved: list[np.ndarray] = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,23 @@ import torch.nn.functional as F
 from torch import nn
 
 from hyperprep.models.losses.dice import exclusive_loss, region_loss, soft_dice
-from hyperprep.models.nets.atlas_unet import PRIOR_SPACING, AtlasUNet
+from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.head_unet import HeadConditionedUNet, LabelConditioned, space_to_depth
 from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
-from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
+from hyperprep.models.synth.draw import CONTRAST_MEANS, SynthSpec, draw_anatomy, draw_contrast
 from hyperprep.models.synth.maps import LabelMaps
-from hyperprep.models.synth.structures import INTENSITY_TISSUES, REGIONS, STRUCTURES
+from hyperprep.models.synth.structures import INTENSITY_TISSUES, REGIONS, STRUCTURES, TISSUE_GROUPS
+from hyperprep.models.weights import find_weights, load_state
+
+LOOSE: dict[str, Any] = {
+    "rotation_deg": 8.0,
+    "shift_mm": 6.0,
+    "log_scale": 0.08,
+    "anisotropic_log_scale": 0.04,
+    "shear": 0.03,
+    "warp_mm": 5.0,
+}
+"""Ranges of what affine alignment leaves between heads."""
 
 NEAR_BRAIN = -5.0
 """Log-odds of the atlas' brain below which a voxel teaches nothing."""
@@ -38,7 +49,12 @@ class SegmentationTask:
         Share of the cells (cubes of ``stem`` voxels) on which the loss of one step is measured.
     atlas
         Train the network that starts from a probabilistic atlas, made here of ``atlas_draws`` deformed heads;
-        then ``stem`` is 1 and ``hidden`` the width of its last shared layer.
+        then ``stem`` is 1 and ``hidden`` the width of its last shared layer. ``maps`` are best normalised
+        (:mod:`hyperprep.models.train.normalise`), and ``spec`` deforms as much as a registration leaves.
+    loose_share
+        Share of images for a network with an atlas that are deformed as affine alignment leaves them.
+    start
+        Name of weights of the same network to begin from, but for its atlas; none when empty.
     """
 
     maps: LabelMaps
@@ -49,7 +65,9 @@ class SegmentationTask:
     stem: int = 2
     hidden: int = 48
     atlas: bool = False
-    atlas_draws: int = 160
+    atlas_draws: int = 72
+    loose_share: float = 0.25
+    start: str = ""
     cells_share: float = 0.35
     held_out: int = 2
     device: str = "cpu"
@@ -76,35 +94,53 @@ class SegmentationTask:
         model = AtlasUNet(
             len(self.conditions), tissue.shape[1], self.lattice.shape, self.channels, self.hidden
         )
-        model.set_atlas(self.prior(), tissue)
+        if self.start:
+            learned = load_state(find_weights(self.start))
+            atlas = ("atlas.", "prior", "tissue")
+            model.load_state_dict({k: v for k, v in learned.items() if not k.startswith(atlas)}, strict=False)
+        model.atlas.fill(self.probability(), self._consist_of(), tissue, self._looks())
         return model
 
-    @torch.no_grad()
-    def prior(self) -> torch.Tensor:
-        """Make the atlas: log-odds of every condition on a grid twice as coarse, (L, *shape / 2).
+    def _consist_of(self) -> torch.Tensor:
+        """Say of which of the atlas' classes each condition consists, (L, L + 2)."""
+        n = len(STRUCTURES)
+        out = torch.zeros(len(self.conditions), len(self.conditions) + 2)
+        out[range(n), range(1, n + 1)] = 1
+        out[n:, : n + 1] = self._members.cpu()
+        out[n, [*range(1, n + 1), -1]] = 1
+        return out
 
-        A structure's odds are against the background, a region's against not being in it.
+    def _looks(self) -> torch.Tensor:
+        """Give the intensity of the atlas' classes in usual contrasts, (contrasts, L + 2)."""
+        rows = torch.zeros(len(CONTRAST_MEANS), len(self.conditions) + 2)
+        for row, means in zip(rows, CONTRAST_MEANS.values(), strict=True):
+            for place, number in enumerate(STRUCTURES, start=1):
+                row[place] = next(means[name] for name, held in TISSUE_GROUPS.items() if number in held)
+            row[-1] = means["csf"]
+        return rows
+
+    @torch.no_grad()
+    def probability(self) -> torch.Tensor:
+        """Make the atlas: the share of every class in deformed heads, (L + 2, *shape).
+
+        The first class is whatever is not brain, the last one brain without a structure.
         """
-        x, y, z = (n // PRIOR_SPACING for n in self.lattice.shape)
-        shift = self.lattice.spacing * (PRIOR_SPACING - 1) / 2
-        left, back, low = (o + shift for o in self.lattice.origin)
-        coarse = Lattice((x, y, z), self.lattice.spacing * PRIOR_SPACING, (left, back, low))
         rng = np.random.default_rng(0)
         usable = len(self.maps.maps) - self.held_out
-        total = torch.zeros((len(self.conditions) + 1, *coarse.shape), device=self.device)
+        n = len(STRUCTURES)
+        total = torch.zeros((len(self.conditions) + 2, *self.lattice.shape), device=self.device)
         for turn in range(self.atlas_draws):
-            anatomy = draw_anatomy(rng, self.spec, usable, coarse.extent_mm, index=turn % usable)
-            sampling = sample_anatomy(self.maps, anatomy, coarse, subsamples=1)
+            anatomy = draw_anatomy(rng, self.spec, usable, self.lattice.extent_mm, index=turn % usable)
+            sampling = sample_anatomy(self.maps, anatomy, self.lattice, subsamples=1)
             structure = self._table[sampling.indices[0].long()]
-            total[1:] += self.targets(structure, sampling.brain)[0]
-            total[0] += structure == 0
-        share = (total + 0.01 * self.atlas_draws / 16) / (self.atlas_draws * (1 + 0.01 / 16))
-        leaves = share[1 : len(STRUCTURES) + 1]
-        regions = share[len(STRUCTURES) + 1 :].clamp_max(1 - 0.01 / 16)
-        return torch.cat([leaves.log() - share[:1].log(), torch.logit(regions)])
+            total[: n + 1] += F.one_hot(structure.long(), n + 1).movedim(-1, 0)
+            bare = (structure == 0) & (sampling.brain > 0.5)
+            total[-1] += bare
+            total[0] -= bare.float()
+        return total / self.atlas_draws
 
     def example(
-        self, rng: np.random.Generator, *, index: int | None = None
+        self, rng: np.random.Generator, *, index: int | None = None, loose: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Make one synthetic image with its labels.
 
@@ -114,6 +150,8 @@ class SegmentationTask:
             Where all randomness comes from.
         index
             The label map to take; drawn from those that train when not given.
+        loose
+            Deform the head as affine alignment leaves it.
 
         Returns
         -------
@@ -121,7 +159,8 @@ class SegmentationTask:
             Image in [0, 1], structure (1 + position in ``STRUCTURES``, 0: none) and brain 0/1, each (*shape).
         """
         usable = len(self.maps.maps) - self.held_out
-        anatomy = draw_anatomy(rng, self.spec, usable, self.lattice.extent_mm, index=index)
+        spec = replace(self.spec, **LOOSE) if loose else self.spec
+        anatomy = draw_anatomy(rng, spec, usable, self.lattice.extent_mm, index=index)
         contrast = draw_contrast(rng, self.spec, int(self._groups.max()) + 1)
         sampling = sample_anatomy(
             self.maps, anatomy, self.lattice, subsamples=self.spec.subsamples, seed=contrast.seed
@@ -137,8 +176,9 @@ class SegmentationTask:
         return torch.cat([leaves, regions])[None]
 
     def batch(self, rng: np.random.Generator) -> Any:
-        """Draw one synthetic image with its structures and brain mask."""
-        return self.example(rng)
+        """Draw one synthetic image with its structures and brain mask, and how it lies on the atlas."""
+        loose = self.atlas and bool(rng.random() < self.loose_share)
+        return *self.example(rng, loose=loose), "affine" if loose else "nonlinear"
 
     def one_hot(self, asked: list[int], device: torch.device | str) -> torch.Tensor:
         """Make the condition rows (L, n conditions)."""
@@ -146,8 +186,10 @@ class SegmentationTask:
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
         """Softmax loss over background and structures plus region loss, on a random share of the cells."""
-        image, structure, brain = batch
+        image, structure, brain, alignment = batch
         assert isinstance(model, LabelConditioned)
+        if isinstance(model, AtlasUNet):
+            model.alignment = alignment
         trunk = model.trunk(image[None, None])[0].movedim(0, -1).reshape(-1, model.features)
         chosen = self._choose(model, len(trunk)).to(image.device)
         asked = self.one_hot(list(range(len(self.conditions))), image.device)
@@ -181,15 +223,17 @@ class SegmentationTask:
         if not isinstance(model, AtlasUNet):
             return torch.randperm(cells)[: int(self.cells_share * cells)]
         if self._near is None:
-            odds = model.prior_at_voxels()[:, len(STRUCTURES)]
+            odds = model.atlas.at_voxels("affine")[0][:, len(STRUCTURES)]
             self._near = torch.nonzero(odds > NEAR_BRAIN)[:, 0].cpu()
         share = torch.randperm(len(self._near))[: int(self.cells_share * len(self._near))]
         return self._near[share]
 
     @torch.no_grad()
     def validate(self, model: nn.Module) -> dict[str, float]:
-        """Hard Dice on four synthetic images of the held-out heads."""
+        """Hard Dice on four synthetic images of the held-out heads, deformed onto the atlas if any."""
         scores = []
+        if isinstance(model, AtlasUNet):
+            model.alignment = "nonlinear"
         asked = list(range(len(self.conditions)))
         for seed in range(4):
             rng = np.random.default_rng([12345, seed])

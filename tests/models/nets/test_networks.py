@@ -88,10 +88,49 @@ def test_head_conditioned_network_gives_each_asked_label_alone_what_it_gives_in_
 def atlas_network() -> AtlasUNet:
     """Left and right half are labels 0 and 1 of tissues 1 and 2; label 2 is the region of both."""
     network = AtlasUNet(3, 3, (16, 16, 16), channels=(4, 4, 8), hidden=6)
-    prior = torch.full((3, 8, 8, 8), 1.5)
-    prior[0, :4], prior[1, 4:], prior[2] = 3.0, 3.0, 4.0
-    network.set_atlas(prior, torch.tensor([[0.0, 1, 0], [0, 0, 1], [0, 0, 0]]))
+    share = torch.zeros(5, 16, 16, 16)
+    share[0] = 0.02
+    share[1], share[2] = 0.18, 0.18
+    share[1, :8], share[2, 8:] = 0.8, 0.8
+    members = torch.tensor([[0.0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 1, 0, 0]])
+    network.atlas.fill(share, members, torch.tensor([[0.0, 1, 0], [0, 0, 1], [0, 0, 0]]))
     return network.eval()
+
+
+def test_atlas_gives_back_what_was_stored_and_is_blurred_for_affine_alignment():
+    atlas = atlas_network().atlas
+    sharp, blurred = (atlas.probability(kind)[1, :, 8, 8] for kind in ("nonlinear", "affine"))
+    assert torch.allclose(atlas.probability("nonlinear").sum(0), torch.ones(16, 16, 16))
+    assert sharp[:8].tolist() == pytest.approx([0.8] * 8, abs=0.01)
+    assert float((sharp[7] - sharp[8]).abs()) > 0.5
+    assert float((blurred[7] - blurred[8]).abs()) < 0.2
+    odds, tissues, coarse = atlas.at_voxels("nonlinear")
+    assert odds.shape == (16**3, 3)
+    assert tissues.exp().sum(1).sub(1).abs().max() < 0.01
+    assert coarse[0, 2].min() > 0.9
+
+
+@pytest.mark.parametrize("bright", [0, 1])
+def test_atlas_is_painted_in_the_contrast_of_the_image(bright: int):
+    network = atlas_network()
+    values = torch.full((16, 16, 16), 0.2)
+    values[:8] = values[:8] if bright else 0.9
+    values[8:] = 0.9 if bright else values[8:]
+    painted = network.painted(values)
+    difference = float(painted[12:].mean() - painted[:4].mean())
+    assert difference * (1 if bright else -1) > 0.3
+
+
+def test_atlas_is_painted_in_the_usual_contrast_that_an_image_has():
+    network = atlas_network()
+    atlas = network.atlas
+    looks = torch.tensor([[0.0, 0.2, 0.7, 0, 0], [0.0, 0.6, 0.3, 0, 0]])
+    atlas.fill(atlas.probability("nonlinear"), atlas.members, atlas.tissue, looks)
+    image = torch.full((16, 16, 16), 0.55)
+    image[8:] = 0.25
+    painted = network.painted(image + 0.02 * torch.rand(16, 16, 16))
+    assert torch.allclose(painted, atlas.painted("nonlinear")[1])
+    assert painted[0, 0, 0] > painted[15, 0, 0] + 0.15
 
 
 @pytest.mark.parametrize("bright", [0, 1])

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from hyperprep.models.nets.build import build_network
+from hyperprep.models.nets.few_shot_start import first_answer
 from hyperprep.models.nets.neuralizer import Neuralizer, PairwiseConvAvg
 from hyperprep.models.nets.residual_unet import ResidualUNet
 
@@ -13,10 +14,12 @@ def count(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-@pytest.fixture
-def network() -> Neuralizer:
+@pytest.fixture(params=[False, True], ids=["paper", "start"])
+def network(request) -> Neuralizer:
     torch.manual_seed(0)
-    return Neuralizer(channels=6).eval()
+    made = Neuralizer(channels=6, start=request.param).eval()
+    torch.nn.init.normal_(made.last.weight, std=0.3)
+    return made
 
 
 @pytest.fixture
@@ -30,6 +33,44 @@ def test_sizes_are_the_papers():
     assert count(ResidualUNet(64)) == 615_937  # "0.62"
     assert count(ResidualUNet(256)) == 9_836_545  # "9.84"
     assert len(Neuralizer().blocks) == 7
+
+
+def test_a_network_with_a_start_answers_in_closed_form_before_it_is_trained(episode):
+    target, context = episode
+    with torch.no_grad():
+        found = Neuralizer(channels=6, start=True)(target, context)
+    assert torch.allclose(found, first_answer(target, context)[0])
+
+
+def shifted_disc(shift: int) -> torch.Tensor:
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    return ((rows - 14 - shift).square() + (columns - 16).square() < 50).float()
+
+
+def test_masks_are_voted_for_by_the_examples_that_look_alike():
+    """Of four examples two show the target's anatomy; the mean of all would be wrong at its border."""
+    slices = []
+    for shift in (0, 0, 5, -5):
+        disc = shifted_disc(shift)
+        slices.append(torch.stack([0.2 + 0.5 * disc, *torch.zeros(2, 32, 32), disc]))
+    context, truth = torch.stack(slices)[None], shifted_disc(0)
+    target = context[:, 0, :3]
+    voted = first_answer(target, context)[0][0, 0] > 0.5
+    assert (voted == truth.bool()).float().mean() > 0.995
+    assert ((context[0, :, 3].mean(0) > 0.5) != truth.bool()).any()
+
+
+def test_a_contrast_is_transferred_to_an_image_unlike_the_examples(episode):
+    target, context = episode
+    context[:, :, 3] = 0.9 - 0.7 * context[:, :, 0]
+    assert (first_answer(target, context)[0] - (0.9 - 0.7 * target[:, :1])).abs().max() < 0.03
+
+
+def test_a_single_example_is_explained_too(episode):
+    target, context = episode
+    context = context[:, :1]
+    context[:, :, 3] = context[:, :, 1]
+    assert (first_answer(target, context)[0] - target[:, 1:2]).abs().max() < 0.03
 
 
 def test_a_block_computes_the_formulas_of_section_3_3():

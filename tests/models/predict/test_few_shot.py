@@ -216,3 +216,21 @@ def test_padding_does_not_move_the_slice():
     assert found.shape == (1, 9, 13)
     assert found.min() >= 0
     assert found.max() <= 1
+
+
+def test_examples_are_deformed_onto_the_subject(network):
+    """An example whose structure is smaller than the subject's: its mask grows with its image."""
+    images = [head()]
+    thin = nb.Nifti1Image(
+        sum(ball((0, 0, 0), r).get_fdata() for r in (36, 14)).astype("f4") * 50, images[0].affine
+    )
+    examples = [ExampleImages("sub-01", (thin,), ball((0, 0, 0), 14))]
+    volumes = []
+    for deform in (False, True):
+        made = few_shot(
+            images, examples, kind="mask", template2scan=np.eye(4), prealigned=True, deform=deform
+        )
+        volumes.append(made.metadata["volume_mm3"])
+    wanted = float(ball((0, 0, 0), 20).get_fdata().sum() * 27)
+    assert volumes[0] < 0.5 * wanted
+    assert abs(volumes[1] - wanted) < 0.6 * abs(volumes[0] - wanted)
