@@ -106,12 +106,19 @@ def test_bad_pairs_are_told_with_the_folder(lab: Path, put: Callable[..., Path])
         find_task("claustrum", lab)
 
 
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("hyperprep.models.weights.resolver.package_dir", lambda: tmp_path / "none")
+
+
+@pytest.mark.usefixtures("no_weights")
 def test_missing_weights_are_explained() -> None:
-    with pytest.raises(WeightsError, match=r"do not ship.*train run neuralizer.*export") as caught:
+    with pytest.raises(WeightsError, match=r"not found.*train run neuralizer.*export") as caught:
         check_few_shot_weights(None)
     assert caught.value.exit_code == 69
 
 
+@pytest.mark.usefixtures("no_weights")
 def test_preflight_stops_with_69_and_names_every_problem(settings: Settings, lab: Path) -> None:
     asked = replace(settings, few_shot=(("claustrum", lab), ("putamen", lab / "sub-03")))
     with pytest.raises(PreflightError) as caught:
