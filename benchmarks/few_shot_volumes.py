@@ -128,9 +128,10 @@ def oasis(args: argparse.Namespace, rows: Rows) -> None:
     names = list(people.known)
     structures = dict(list(STRUCTURES.items())[-1:]) if args.quick else STRUCTURES
     most = 1 if args.quick else 4
-    for size in (1,) if args.quick else (1, 2, 4):
+    targets = names[most : most + (1 if args.quick else args.subjects)]
+    for size in (1,) if args.quick else args.sizes:
         for structure, numbers in structures.items():
-            for target in names[most : most + 1] if args.quick else names[most:]:
+            for target in targets:
                 key = {"part": "oasis", "subject": target, "structure": structure, "context": size}
                 for method in args.methods:
                     if method == "unet" or rows.has(**key, method=method):
@@ -138,7 +139,7 @@ def oasis(args: argparse.Namespace, rows: Rows) -> None:
                     score, seconds = _answer(method, args, people, target, names[:size], numbers)
                     rows.add({**key, "method": method, "dice": score, "seconds": seconds})
             if "unet" in args.methods:
-                _unets(args, rows, people, names[:size], names[most:], structure)
+                _unets(args, rows, people, names[:size], targets, structure)
 
 
 def _answer(

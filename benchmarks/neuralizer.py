@@ -149,6 +149,8 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--unet-minutes", type=float, default=10.0)
     parser.add_argument("--methods", nargs="+", default=["few-shot", "mean", "vote", "unet", "syn"])
+    parser.add_argument("--sizes", nargs="+", type=int, default=[1, 2, 4], help="numbers of real examples")
+    parser.add_argument("--subjects", type=int, default=4, help="real subjects that are segmented")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

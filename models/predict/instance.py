@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from nibabel.affines import apply_affine
 
 from hyperprep.exceptions import ScanError, UsageError
+from hyperprep.models.nn.greedy import STAGES, as_displacement, as_field, invert_displacement, refine
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import make_pair
-from hyperprep.models.predict.refine import STAGES, as_displacement, as_field, invert_displacement, refine
 from hyperprep.models.spatial.affines import fit_points
 from hyperprep.models.spatial.grids import Grid, model_grid
 from hyperprep.models.spatial.transforms import Chain, DisplacementField, map_points, resample

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from hyperprep.models.nets.atlas_unet import AtlasUNet
+from hyperprep.models.nn.greedy import Stage, as_field, invert_displacement, refine
 from hyperprep.models.nn.warp import resize, warp
-from hyperprep.models.predict.refine import Stage, as_field, invert_displacement, refine
 from hyperprep.models.predict.rules import rescaled
 from hyperprep.models.predict.sampling import lattice_grid, sample_averaged
 from hyperprep.models.spatial.fields import DisplacementField

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from hyperprep.exceptions import AlignmentError, ScanError
 from hyperprep.models.losses.similarity import local_ncc
 from hyperprep.models.nets.neuralizer import INPUT_CHANNELS
+from hyperprep.models.nn.greedy import refine
 from hyperprep.models.nn.warp import resize, warp
 from hyperprep.models.predict.normalise import LAMBDA, STAGES
 from hyperprep.models.predict.prealign import prealign
-from hyperprep.models.predict.refine import refine
 from hyperprep.models.predict.sampling import sample_averaged
 from hyperprep.models.spatial.examples import ExampleImages, Kind
 from hyperprep.models.spatial.grids import Grid

@@ -17,11 +17,11 @@ from hyperprep.exceptions import UsageError
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.hypermorph import HyperMorph
 from hyperprep.models.nets.hyperparameters import fixed_values, read_hyperparameters
+from hyperprep.models.nn.greedy import as_field, invert_displacement
+from hyperprep.models.nn.greedy import refine as refine_displacement
 from hyperprep.models.nn.warp import integrate, resize, warp
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import BrainPair, make_pair, region_groups
-from hyperprep.models.predict.refine import as_field, invert_displacement
-from hyperprep.models.predict.refine import refine as refine_displacement
 from hyperprep.models.predict.rules import percentiles
 from hyperprep.models.predict.sampling import halved, lattice_grid
 from hyperprep.models.predict.trials import Trials

@@ -19,10 +19,10 @@ from hyperprep.models.losses.similarity import local_ncc
 from hyperprep.models.losses.topology import brain_union, score, symmetric_score
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.topology import Features, Posterior, TopologyNetwork
+from hyperprep.models.nn.greedy import as_displacement, as_field
 from hyperprep.models.nn.warp import warp
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import make_pair
-from hyperprep.models.predict.refine import as_displacement, as_field
 from hyperprep.models.predict.register import register
 from hyperprep.models.predict.rules import percentiles
 from hyperprep.models.predict.sampling import lattice_grid

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from hyperprep.models.nn.greedy import Stage, invert_displacement, refine
 from hyperprep.models.nn.warp import resize, warp
-from hyperprep.models.predict.refine import Stage, invert_displacement, refine
 from hyperprep.models.synth.maps import LabelMaps, load_maps
 from hyperprep.models.synth.structures import TISSUE_GROUPS
 from hyperprep.models.train.prepare import T1W_MEANS

@@ -3,6 +3,7 @@
 import nibabel as nb
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from hyperprep.exceptions import ScanError, UsageError
@@ -24,13 +25,19 @@ def template():
 
 
 @pytest.fixture(scope="module")
-def warped(template):
-    """The same brain under a known smooth deformation of a few millimetres."""
+def deformation(template):
+    """A known smooth deformation of a few millimetres."""
     rng = np.random.default_rng(0)
     grid = Grid.of(template)
     noise = [ndimage.gaussian_filter(rng.standard_normal(grid.shape), 7) for _ in range(3)]
     field = np.stack([4 * n / n.std() for n in noise], -1).astype(np.float32) / 2
-    return resample(template, grid, [DisplacementField(grid, field)])
+    return DisplacementField(grid, field)
+
+
+@pytest.fixture(scope="module")
+def warped(template, deformation):
+    """The same brain under the deformation."""
+    return resample(template, deformation.grid, [deformation])
 
 
 def mask_of(image):
@@ -164,3 +171,34 @@ def test_segmentation_where_no_brain_is_says_so(template):
     away[:3, 3] = 400
     with pytest.raises(ScanError):
         segment(template, template2scan=away, mask=mask_of(template))
+
+
+def test_segmentation_follows_a_deformation_of_the_brain(template, warped, deformation):
+    here, there = (
+        segment(image, template2scan=np.eye(4), mask=mask_of(image)) for image in (template, warped)
+    )
+    assert there.metadata["deformed_onto_atlas"]
+    moved = resample(here.leaves, deformation.grid, [deformation], interpolation="nearest")
+    a, still, expected = (np.asanyarray(i.dataobj) for i in (there.leaves, here.leaves, moved))
+    numbers = (10, 11, 12, 13, 17, 49, 50, 51, 52, 53, 4, 43, 16)
+    scores = [
+        np.mean([2 * ((a == n) & (b == n)).sum() / ((a == n).sum() + (b == n).sum()) for n in numbers])
+        for b in (expected, still)
+    ]
+    assert scores[0] > 0.85
+    assert scores[0] > scores[1] + 0.05
+
+
+def test_a_refinement_that_loses_overlap_is_not_used(template, warped, deformation, monkeypatch):
+    dseg = segment(template, template2scan=np.eye(4), mask=mask_of(template)).leaves
+    moved = resample(dseg, deformation.grid, [deformation], interpolation="nearest")
+    monkeypatch.setattr(
+        "hyperprep.models.predict.register.refine_displacement",
+        lambda start, fixed, *_, **__: torch.full((1, 3, *(n // 2 for n in fixed.shape[2:])), 3.0),
+    )
+    options = {"fixed2moving": np.eye(4), "fixed_dseg": dseg, "moving_dseg": moved}
+    found = register(template, warped, lam="auto", **options)
+    assert found.metrics["refinement_refused"]
+    assert found.metrics["refinement"] == "none"
+    assert found.metrics["dice_all"] == found.metrics["dice_all_network"]
+    assert not register(template, warped, lam=0.3, **options).metrics["refinement_refused"]

@@ -11,10 +11,10 @@ from scipy import ndimage
 from hyperprep.exceptions import ScanError, UsageError
 from hyperprep.models.losses.topology import symmetric_score
 from hyperprep.models.nets.topology import TopologyNetwork
+from hyperprep.models.nn.greedy import Stage, invert_displacement, refine
 from hyperprep.models.nn.smooth import gaussian_smooth
 from hyperprep.models.nn.warp import warp
 from hyperprep.models.predict.outliers import change_regions, match_weight, outliers
-from hyperprep.models.predict.refine import Stage, invert_displacement, refine
 from hyperprep.models.predict.session_change import APPEARED, DISAPPEARED, compare_sessions
 from hyperprep.models.predict.topology import score_pair, topology_change
 from hyperprep.models.spatial.controls import ControlStatistics, _one_region, control_statistics

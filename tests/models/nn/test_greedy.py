@@ -6,9 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from hyperprep.models.nn.greedy import STAGES, Stage, invert_displacement, refine
 from hyperprep.models.nn.smooth import gaussian_smooth
 from hyperprep.models.nn.warp import resize, warp
-from hyperprep.models.predict.refine import STAGES, Stage, invert_displacement, refine
 
 SHAPE = (48, 56, 64)
 QUICK = (Stage(4, 4, 60, 0.5, 1.2), Stage(2, 2, 40, 0.5, 1.2))
