@@ -167,7 +167,8 @@ def test_one_failed_example_is_left_out_and_named(network, monkeypatch):
     assert made.metadata["left_out"] == ["example sub-02: lost"]
 
 
-def test_no_weights_is_an_error_that_says_how_to_make_them():
+def test_no_weights_is_an_error_that_says_where_it_looked(monkeypatch, tmp_path):
+    monkeypatch.setattr("hyperprep.models.weights.resolver.package_dir", lambda: tmp_path / "none")
     assert module.SMALLEST_CONTEXT == 4
     with pytest.raises(WeightsError, match="train run neuralizer"):
         few_shot([head()], [example()], kind="mask", template2scan=np.eye(4))

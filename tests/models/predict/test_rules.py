@@ -113,4 +113,4 @@ def test_describe_keeps_weights_and_scores(tmp_path):
     after = find_weights("segment", weights_dir=folder)
     assert after.metadata == find_weights("segment").metadata
     assert (after.sha256, after.metadata["scores"]) == (before.sha256, before.metadata["scores"])
-    assert "'brain': 0.3" in (folder / "segment.md").read_text()
+    assert "'brain': 0.1" in (folder / "segment.md").read_text()
