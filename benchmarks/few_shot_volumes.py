@@ -147,26 +147,34 @@ def _answer(
 ) -> tuple[float, float]:
     """Segment a target by one method from some examples; give Dice and seconds, the alignments' too."""
     from hyperprep.models.predict.few_shot import few_shot
-    from hyperprep.models.spatial.grids import Grid
-    from hyperprep.models.spatial.transforms import resample
 
     scan, mask, labels = people.known[target]
-    truth = np.asanyarray(_structure(labels, numbers).dataobj)
+    to_scan = people.to_scan(target)
     aligned = [people.aligned(target, name) for name in given]
     examples = examples_of([(n, one) for n, (one, _) in zip(given, aligned, strict=True)], numbers)
     spent = sum(seconds for _, seconds in aligned)
     began = time.perf_counter()
     if method == "few-shot":
         made = few_shot(
-            [scan], examples, kind="mask", template2scan=people.to_scan(target), mask=mask,
+            [scan], examples, kind="mask", template2scan=to_scan, mask=mask,
             prealigned=True, weights_dir=args.weights_dir, num_threads=args.threads,
         )  # fmt: skip
+        truth = np.asanyarray(_structure(labels, numbers).dataobj)
         score = dice_of(np.asanyarray(made.output.dataobj), truth)
         return score, spent + time.perf_counter() - began
-    found, affine = _baseline(method, args, (scan, mask), examples, people.to_scan(target))
-    back = np.linalg.inv(people.to_scan(target))
-    on_scan = resample(nb.Nifti1Image(found, affine), Grid.of(scan), [back])
-    return dice_of(on_scan.get_fdata() > 0.5, truth), spent + time.perf_counter() - began
+    found, affine = _baseline(method, args, (scan, mask), examples, to_scan)
+    score = _score(nb.Nifti1Image(found, affine), people, target, numbers)
+    return score, spent + time.perf_counter() - began
+
+
+def _score(probability: nb.Nifti1Image, people: People, target: str, numbers: Any) -> float:
+    """Bring a probability in the template's frame onto a target's grid and measure its mask."""
+    from hyperprep.models.spatial.grids import Grid
+    from hyperprep.models.spatial.transforms import resample
+
+    scan, _, labels = people.known[target]
+    on_scan = resample(probability, Grid.of(scan), [np.linalg.inv(people.to_scan(target))])
+    return dice_of(on_scan.get_fdata() > 0.5, np.asanyarray(_structure(labels, numbers).dataobj))
 
 
 def _grid(args: argparse.Namespace) -> Any:
@@ -210,8 +218,6 @@ def _unets(
     from benchmarks.few_shot_baselines import unet_volumes
     from hyperprep.models.predict.placing import sample_inputs
     from hyperprep.models.predict.sampling import sample_averaged
-    from hyperprep.models.spatial.grids import Grid
-    from hyperprep.models.spatial.transforms import resample
 
     key = {"part": "oasis", "structure": structure, "context": len(given), "method": "unet"}
     if all(rows.has(**key, subject=target) for target in targets):
@@ -233,11 +239,7 @@ def _unets(
         [sampled(n) for n in given], outputs, [sampled(n) for n in targets], minutes=minutes
     )
     for target, volume in zip(targets, found, strict=True):
-        scan, _, labels = people.known[target]
-        back = np.linalg.inv(people.to_scan(target))
-        on_scan = resample(nb.Nifti1Image(volume, grid.affine), Grid.of(scan), [back])
-        truth = np.asanyarray(_structure(labels, numbers).dataobj)
-        score = dice_of(on_scan.get_fdata() > 0.5, truth)
+        score = _score(nb.Nifti1Image(volume, grid.affine), people, target, numbers)
         rows.add({**key, "subject": target, "dice": score, "seconds": seconds})
 
 

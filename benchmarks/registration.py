@@ -91,14 +91,14 @@ def measure(fixed: nb.Nifti1Image, found: Moved) -> dict[str, float]:
     subcortical labels, mm; ``inverse_error`` the mean distance by which there and back misses, mm, over the
     brain.
     """
-    from hyperprep.models.spatial.measures import dice, hausdorff95
+    from hyperprep.models.spatial.measures import dice
 
     a, b = (np.asanyarray(i.dataobj).astype(int) for i in (fixed, found.labels))
     scores = dice(a, b, [int(n) for n in np.unique(a) if n > 0])
     row = {
         "dice": float(np.mean(list(scores.values()))),
         "cortical": float(np.mean([score for n, score in scores.items() if n >= 100])),
-        "hd95": float(np.mean([_distance(hausdorff95, a == n, b == n) for n in SUBCORTICAL if n in scores])),
+        "hd95": float(np.mean([boxed_distance(a == n, b == n) for n in SUBCORTICAL if n in scores])),
         "subcortical": float(np.mean([scores[n] for n in SUBCORTICAL if n in scores])),
         **regularity(found.forward, a > 0),
         "inverse_error": 0.0,
@@ -136,11 +136,15 @@ def _inverse_error(forward: np.ndarray, inverse: np.ndarray, inside: np.ndarray)
     return float(np.linalg.norm(there.T + back, axis=0).mean())
 
 
-def _distance(measure_of: Any, a: np.ndarray, b: np.ndarray) -> float:
-    """Measure two masks inside the box that holds both."""
+def boxed_distance(a: np.ndarray, b: np.ndarray, spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> float:
+    """Give HD95 (mm) of two masks, measured inside the box that holds both; NaN where one is empty."""
+    from hyperprep.models.spatial.measures import hausdorff95
+
+    if not (a.any() and b.any()):
+        return float("nan")
     held = np.argwhere(a | b)
     box = tuple(slice(low, high + 1) for low, high in zip(held.min(0), held.max(0), strict=True))
-    return float(measure_of(a[box], b[box], spacing=(1.0, 1.0, 1.0))) if b.any() else float("nan")
+    return float(hausdorff95(a[box], b[box], spacing=spacing))
 
 
 def ours(refine: str, threads: int, lam: float | str = 0.3) -> Method:

@@ -14,6 +14,8 @@ from typing import Any
 import nibabel as nb
 import numpy as np
 
+from benchmarks.registration import boxed_distance
+
 Score = tuple[float, float]
 """Dice and HD95, mm."""
 
@@ -93,16 +95,8 @@ def in_simulated_head(
 
 def structure_scores(found: np.ndarray, truth: np.ndarray, spacing: tuple[float, ...]) -> dict[int, Score]:
     """Give Dice and HD95 (mm) of every shared structure; both label images hold FreeSurfer numbers."""
-    from hyperprep.models.spatial.measures import hausdorff95
-
-    scores = {}
-    for number in SHARED:
-        a, b = found == number, truth == number
-        held = np.argwhere(a | b)
-        box = tuple(slice(low, high + 1) for low, high in zip(held.min(0), held.max(0), strict=True))
-        distance = hausdorff95(a[box], b[box], spacing=spacing) if a.any() and b.any() else float("nan")
-        scores[number] = (overlap(a, b), float(distance))
-    return scores
+    masks = {n: (found == n, truth == n) for n in SHARED}
+    return {n: (overlap(a, b), boxed_distance(a, b, spacing)) for n, (a, b) in masks.items()}
 
 
 def structure_table(scores: dict[str, list[dict[int, Score]]]) -> list[str]:

@@ -37,14 +37,32 @@ class OntoAtlas:
         (*grid) intensities of the image at the atlas' places.
     inside
         (*grid) bool: the brain there.
-    forward, inverse
-        Point maps from the atlas to the affinely aligned image, and back.
+    inverse
+        Point map from the affinely aligned image to the atlas.
     """
 
     values: np.ndarray
     inside: np.ndarray
-    forward: DisplacementField
     inverse: DisplacementField
+
+
+def deformation(fixed: torch.Tensor, moving: torch.Tensor) -> torch.Tensor:
+    """Register two brains on one grid by local correlation.
+
+    Parameters
+    ----------
+    fixed, moving
+        (*grid) in [0, 1], 0 outside the brain.
+
+    Returns
+    -------
+    torch.Tensor
+        (1, 3, *grid) from the fixed to the moving image, voxels.
+    """
+    coarsest = STAGES[0].field_mm
+    start = fixed.new_zeros(1, 3, *(-(-n // coarsest) for n in fixed.shape))
+    found = refine(start, fixed[None, None], moving[None, None], lam=LAMBDA, stages=STAGES)
+    return resize(found, fixed.shape, factor=fixed.shape[0] / found.shape[2])
 
 
 def deform_onto_atlas(
@@ -73,14 +91,9 @@ def deform_onto_atlas(
     inside = torch.from_numpy(brain).to(where)
     image = torch.from_numpy(rescaled(values, brain, entry)).to(where)
     network.alignment = "affine"
-    painted = network.painted(image * inside)
-    start = painted.new_zeros(1, 3, *(n // 4 for n in grid.shape))
-    found = refine(start, painted[None, None], (image * inside)[None, None], lam=LAMBDA, stages=STAGES)
-    found = resize(found, grid.shape, factor=grid.shape[0] / found.shape[2])
-    forward = as_field(found, grid)
+    found = deformation(network.painted(image * inside), image * inside)
     return OntoAtlas(
-        sample_averaged(scan, grid, [forward, template2scan]),
+        sample_averaged(scan, grid, [as_field(found, grid), template2scan]),
         warp(inside[None, None].float(), found)[0, 0].cpu().numpy() > 0.5,
-        forward,
         as_field(invert_displacement(found), grid),
     )

@@ -14,9 +14,8 @@ import torch.nn.functional as F
 from hyperprep.exceptions import AlignmentError, ScanError
 from hyperprep.models.losses.similarity import local_ncc
 from hyperprep.models.nets.neuralizer import INPUT_CHANNELS
-from hyperprep.models.nn.greedy import refine
-from hyperprep.models.nn.warp import resize, warp
-from hyperprep.models.predict.normalise import LAMBDA, STAGES
+from hyperprep.models.nn.warp import warp
+from hyperprep.models.predict.normalise import deformation
 from hyperprep.models.predict.prealign import prealign
 from hyperprep.models.predict.sampling import sample_averaged
 from hyperprep.models.spatial.examples import ExampleImages, Kind
@@ -185,12 +184,8 @@ def _deformed(
     volumes: torch.Tensor, covered: torch.Tensor, subject: np.ndarray
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Deform an example (C, *grid) and its foreground (*grid) so that its first image fits the subject's."""
-    moving = (volumes[0] * covered)[None, None]
-    start = volumes.new_zeros(1, 3, *(-(-n // 4) for n in covered.shape))
-    found = refine(start, torch.from_numpy(subject)[None, None], moving, lam=LAMBDA, stages=STAGES)
-    field = resize(found, covered.shape, factor=covered.shape[0] / found.shape[2])
-    stack = torch.cat([volumes, covered[None].float()])[None]
-    moved = warp(stack, field)[0]
+    found = deformation(torch.from_numpy(subject), volumes[0] * covered)
+    moved = warp(torch.cat([volumes, covered[None].float()])[None], found)[0]
     return moved[:-1], moved[-1] > 0.5
 
 

@@ -202,12 +202,13 @@ def register(
         counted = {"lambda_evaluations": trials.evaluations, "lambda_gradients": trials.gradients}
         clock["network"] = time.perf_counter()
         weight = max(chosen, MIN_REFINE_LAMBDA) if lam == "auto" else chosen
-        displacement = None
+        displacement, measured = None, None
         if refine == "ncc":
             counts = _weight_of(fixed_weight, grid, frame2fixed, where)
             displacement = _refined(pair, velocity, weight, symmetric=symmetric, counts=counts)
-            if lam == "auto" and _loses_overlap(pair, displacement, alone):
-                displacement = None
+            measured = pair.measure_displacement(displacement)
+            if lam == "auto" and measured.get("dice_all", 0.0) < alone.get("dice_all", 0.0):
+                displacement, measured = None, None
         clock["refined"] = time.perf_counter()
         figures = {
             "lambda": chosen,
@@ -219,7 +220,7 @@ def register(
             "refinement_refused": refine != "none" and displacement is None,
             "refine_lambda": weight,
             "symmetric": symmetric,
-            **_measures(pair, displacement, alone),
+            **_measures(pair, measured, alone),
             **_durations(clock),
             "weights_sha256": entry.sha256,
         }
@@ -270,19 +271,13 @@ def _refined(
     return (there + invert_displacement(back)) / 2
 
 
-def _loses_overlap(pair: BrainPair, displacement: torch.Tensor, alone: dict[str, Any]) -> bool:
-    """Say whether a refinement lowers the overlap of all labels that the network alone reaches."""
-    before = alone.get("dice_all")
-    return before is not None and pair.measure_displacement(displacement)["dice_all"] < before
-
-
-def _measures(pair: BrainPair, displacement: torch.Tensor | None, alone: dict[str, Any]) -> dict[str, float]:
+def _measures(pair: BrainPair, refined: dict[str, float] | None, alone: dict[str, Any]) -> dict[str, float]:
     """Give overlap, similarity and regularity: before, of the network alone, and of the result."""
     network = {k: v for k, v in alone.items() if k != "lam"}
     return {
         **{f"{k}_affine": v for k, v in pair.measure_fit().items()},
         **{f"{k}_network": v for k, v in network.items()},
-        **(network if displacement is None else pair.measure_displacement(displacement)),
+        **(network if refined is None else refined),
     }
 
 

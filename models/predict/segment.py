@@ -26,7 +26,6 @@ from hyperprep.models.predict.sampling import (
     sample_volumes,
     slabs,
 )
-from hyperprep.models.spatial.fields import DisplacementField
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.labels import TISSUES, Region, resolve_labels
 from hyperprep.models.spatial.transforms import resample
@@ -129,7 +128,7 @@ def segment(
             raise ScanError(
                 "No brain was found where the affine alignment puts it. Look at the alignment in the report."
             )
-        back = None
+        shift = None
         if isinstance(network, AtlasUNet):
             known = (brain > limit).cpu().numpy()
             if trust_mask and mask is not None:
@@ -138,8 +137,8 @@ def segment(
             values = onto.values * onto.inside if trust_mask else onto.values
             network.alignment = "nonlinear"
             brain, leaves = _predict(network, entry, values, onto.inside, numbers)
-            back = onto.inverse
-        result = _Result(Grid.of(scan), grid, template2scan, numbers, brain, leaves, limit, back)
+            shift = torch.from_numpy(np.ascontiguousarray(np.moveaxis(onto.inverse.data, -1, 0)))
+        result = _Result(Grid.of(scan), grid, template2scan, numbers, brain, leaves, limit, shift)
         given = np.asanyarray(mask.dataobj) > 0 if trust_mask and mask is not None else None
         return result.finish(asked, given, probabilities, entry)
 
@@ -213,7 +212,11 @@ def _predict(
 
 @dataclass
 class _Result:
-    """Network results on their way to the scan's own grid."""
+    """Network results on their way to the scan's own grid.
+
+    ``shift``, (3, *grid) mm, leads from the affinely aligned image to the network's grid; None where they
+    are one.
+    """
 
     target: Grid
     grid: Grid
@@ -222,19 +225,13 @@ class _Result:
     brain: torch.Tensor
     leaves: torch.Tensor
     brain_threshold: float
-    back: DisplacementField | None = None
-
-    def __post_init__(self) -> None:
-        """Keep the way from the affinely aligned image to the network's grid as a tensor, (3, *grid) mm."""
-        self._shift: torch.Tensor | None = None
-        if self.back is not None:
-            self._shift = torch.from_numpy(np.ascontiguousarray(self.back.data.transpose(3, 0, 1, 2)))
+    shift: torch.Tensor | None = None
 
     def _places(self, points: np.ndarray) -> np.ndarray:
         """Say where on the network's grid points of the template frame lie."""
-        if self._shift is None:
+        if self.shift is None:
             return points
-        return points + sample_volumes(self._shift, self.grid, points).T.numpy()
+        return points + sample_volumes(self.shift, self.grid, points).T.numpy()
 
     def finish(
         self, asked: tuple[Region, ...], given: np.ndarray | None, probabilities: bool, entry: WeightsEntry
@@ -291,7 +288,7 @@ class _Result:
                 "weights_sha256": entry.sha256,
                 "weights": entry.name,
                 "resolution_mm": float(self.grid.spacing[0]),
-                "deformed_onto_atlas": self.back is not None,
+                "deformed_onto_atlas": self.shift is not None,
             },
         )
 

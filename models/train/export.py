@@ -37,7 +37,7 @@ _THRESHOLDS = {
     "segment": {"brain": 0.1, "structure": 0.3},
 }
 """Probability from which a voxel is brain or structure. The mask of ``segment`` is cautious: on three scans,
-cut at 0.3 it is 8 to 10 % too small, at 0.1 within 4 %."""
+cut at 0.3 it is 8 to 10 % too small, at 0.1 within 5 %."""
 _ARCHITECTURE = ("channels", "levels", "start")
 """Of a few-shot network's options, those that its weights depend on."""
 

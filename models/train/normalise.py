@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ import torch.nn.functional as F
 from hyperprep.models.nn.greedy import Stage, invert_displacement, refine
 from hyperprep.models.nn.warp import resize, warp
 from hyperprep.models.synth.maps import LabelMaps, load_maps
-from hyperprep.models.synth.structures import TISSUE_GROUPS
-from hyperprep.models.train.prepare import T1W_MEANS
+from hyperprep.models.train.prepare import t1w_means, write_maps
 
 SPACING = 2
 """Voxel size of the images that are registered, mm."""
@@ -31,11 +29,8 @@ ROUNDS = (0.6, 0.45, 0.3, 0.3)
 
 def painted(maps: LabelMaps, index: int) -> torch.Tensor:
     """Paint a head as a T1w image without skull, (1, 1, *shape / 2) at 2 mm."""
-    names = list(TISSUE_GROUPS)
-    groups = maps.groups()
-    value = torch.tensor([0.0, *(T1W_MEANS[name] for name in names)])
-    known = torch.where(groups <= len(names), groups, 0)
-    image = value[known[maps.maps[index].long()]] * (maps.brain[index] > 0)
+    value = torch.from_numpy(t1w_means(maps.numbers))
+    image = value[maps.maps[index].long()] * (maps.brain[index] > 0)
     return F.avg_pool3d(image[None, None], SPACING)
 
 
@@ -84,11 +79,7 @@ def normalise(source: str | Path, target: str | Path, *, held_out: int = 2) -> N
             out.append(_nearest(volume, fine))
     with np.load(source) as stored:
         kept = {name: stored[name] for name in ("numbers", "affines")}
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.npz")
-    np.savez_compressed(partial, maps=np.stack(labels), brain=np.packbits(np.stack(brains), axis=-1), **kept)
-    os.replace(partial, target)
+    write_maps(target, np.stack(labels), np.stack(brains), **kept)
 
 
 def _nearest(volume: torch.Tensor, displacement: torch.Tensor) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,12 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from hyperprep.exceptions import NoInputError
+from hyperprep.models.spatial.files import replacing
 from hyperprep.models.synth.maps import ORIGIN_MM
 from hyperprep.models.synth.structures import TISSUE_GROUPS
 
 _SHAPE = (192, 224, 192)
-T1W_MEANS = {
+_T1W_MEANS = {
     "white": 0.85,
     "cortex": 0.6,
     "csf": 0.15,
@@ -31,6 +32,28 @@ T1W_MEANS = {
     "vessel": 0.5,
     "other": 0.4,
 }
+
+
+def t1w_means(numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Give the intensity of each FreeSurfer number in a painted T1w image; 0 where it is not of the brain.
+
+    >>> [round(float(one), 2) for one in t1w_means([0, 2, 500])]
+    [0.0, 0.85, 0.0]
+    """
+    out = np.zeros(len(numbers), np.float32)
+    for group, members in TISSUE_GROUPS.items():
+        out[np.isin(numbers, members)] = _T1W_MEANS[group]
+    return out
+
+
+def write_maps(
+    target: str | Path, maps: np.ndarray, brain: np.ndarray, *, numbers: np.ndarray, affines: np.ndarray
+) -> None:
+    """Write label maps and brain masks 0/1, (n, X, Y, Z) each, as ``load_maps`` reads them."""
+    with replacing(target) as partial:
+        np.savez_compressed(
+            partial, maps=maps, brain=np.packbits(brain, axis=-1), numbers=numbers, affines=affines
+        )
 
 
 def _image(array: np.ndarray, origin: tuple[float, ...] = ORIGIN_MM) -> sitk.Image:
@@ -110,9 +133,7 @@ def prepare(source: str | Path, target: str | Path) -> None:
         maps, numbers = stored["maps"], stored["labels"].astype(int)
     mni = load_mni152_template(resolution=1)
     template = _image(mni.get_fdata(dtype=np.float32), tuple(float(v) for v in mni.affine[:3, 3]))
-    mean_of = np.zeros(len(numbers), np.float32)
-    for group, members in TISSUE_GROUPS.items():
-        mean_of[np.isin(numbers, members)] = T1W_MEANS[group]
+    mean_of = t1w_means(numbers)
     reference = sitk.Image(_SHAPE, sitk.sitkUInt8)
     reference.SetOrigin(ORIGIN_MM)
     moved: list[np.ndarray] = []
@@ -138,14 +159,4 @@ def prepare(source: str | Path, target: str | Path) -> None:
             f"brain {brains[-1].sum() / 1e3:.0f} ml in the template frame",
             flush=True,
         )
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.stem}.{os.getpid()}.npz")
-    np.savez_compressed(
-        partial,
-        maps=np.stack(moved),
-        brain=np.packbits(np.stack(brains), axis=-1),
-        numbers=numbers,
-        affines=np.stack(affines),
-    )
-    os.replace(partial, target)
+    write_maps(target, np.stack(moved), np.stack(brains), numbers=numbers, affines=np.stack(affines))

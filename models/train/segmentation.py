@@ -96,8 +96,8 @@ class SegmentationTask:
         )
         if self.start:
             learned = load_state(find_weights(self.start))
-            atlas = ("atlas.", "prior", "tissue")
-            model.load_state_dict({k: v for k, v in learned.items() if not k.startswith(atlas)}, strict=False)
+            own = {k: v for k, v in model.state_dict().items() if k.startswith("atlas.")}
+            model.load_state_dict({**learned, **own})
         model.atlas.fill(self.probability(), self._consist_of(), tissue, self._looks())
         return model
 
