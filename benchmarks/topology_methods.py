@@ -68,50 +68,93 @@ class Ours:
         return score, above, seconds
 
 
+@dataclass(frozen=True, eq=False)
+class Registered:
+    """What ANTs' SyN made of two images: both, the moved one, the Jacobian determinant, and its files."""
+
+    fixed: Any
+    moving: Any
+    moved: np.ndarray
+    determinant: np.ndarray
+    found: dict[str, Any]
+    seconds: float
+
+
+def syn_only(fixed: nb.Nifti1Image, moving: nb.Nifti1Image) -> Registered:
+    """Register two images on one grid by ANTs' SyN, without a linear stage."""
+    import ants
+
+    began = time.perf_counter()
+    one, other = (ants.from_nibabel_nifti(img) for img in (fixed, moving))
+    found = ants.registration(
+        fixed=one, moving=other, type_of_transform="SyNOnly", initial_transform="Identity"
+    )
+    determinant = _determinant(one, found)
+    moved = found["warpedmovout"].numpy()
+    return Registered(one, other, moved, determinant, found, time.perf_counter() - began)
+
+
+@dataclass
+class TemplateToScan:
+    """Registration of the template to scans, kept for the last scan: several scores read the same one."""
+
+    template: nb.Nifti1Image
+    grid: Grid
+    _last: tuple[nb.Nifti1Image, Registered] | None = field(default=None, init=False)
+
+    def __call__(self, scan: nb.Nifti1Image) -> Registered:
+        """Register the template to a scan."""
+        if self._last is None or self._last[0] is not scan:
+            small = [resample(scaled(img), self.grid, [np.eye(4)]) for img in (scan, self.template)]
+            self._last = scan, syn_only(small[0], small[1])
+        return self._last[1]
+
+
 @dataclass
 class AfterSyN:
     """Scores of what ANTs' SyN leaves over between scan and template."""
 
     kind: str
-    template: nb.Nifti1Image
-    grid: Grid
+    register: TemplateToScan
     mean: np.ndarray | None = field(default=None, init=False)
 
-    def _register(self, scan: nb.Nifti1Image) -> tuple[np.ndarray, dict[str, Any], Any, Any]:
-        import ants
-
-        small = [resample(scaled(img), self.grid, [np.eye(4)]) for img in (scan, self.template)]
-        fixed, moving = (ants.from_nibabel_nifti(img) for img in small)
-        found = ants.registration(
-            fixed=fixed, moving=moving, type_of_transform="SyNOnly", initial_transform="Identity"
-        )
-        score = score_of(self.kind, fixed.numpy(), found["warpedmovout"].numpy(), _determinant(fixed, found))
-        return score * (fixed.numpy() > 0), found, fixed, moving
-
-    def learn(self, healthy: Iterator[nb.Nifti1Image]) -> None:
-        """Average the scores of healthy heads in the template's space."""
-        import ants
-
-        total, count = np.zeros(self.grid.shape, np.float32), 0
-        for scan in healthy:
-            score, found, fixed, moving = self._register(scan)
-            moved = ants.apply_transforms(
-                moving, fixed.new_image_like(score.astype(np.float32)), found["invtransforms"]
-            )
-            total, count = total + moved.numpy(), count + 1
-        self.mean = total / max(count, 1) if count else None
+    def _score(self, one: Registered) -> np.ndarray:
+        fixed = one.fixed.numpy()
+        return np.asarray(score_of(self.kind, fixed, one.moved, one.determinant) * (fixed > 0))
 
     def __call__(self, scan: nb.Nifti1Image) -> Scored:
-        """Score a scan."""
+        """Score a scan; its seconds hold the registration, also where another score needed it before."""
         import ants
 
+        one = self.register(scan)
         began = time.perf_counter()
-        score, found, fixed, moving = self._register(scan)
-        above = None
+        score, above = self._score(one), None
         if self.mean is not None:
-            mean = ants.apply_transforms(fixed, moving.new_image_like(self.mean), found["fwdtransforms"])
-            above = np.where(fixed.numpy() > 0, score - mean.numpy(), 0)
-        return score, above, time.perf_counter() - began
+            mean = ants.apply_transforms(
+                one.fixed, one.moving.new_image_like(self.mean), one.found["fwdtransforms"]
+            )
+            above = np.where(one.fixed.numpy() > 0, score - mean.numpy(), 0)
+        return score, above, one.seconds + time.perf_counter() - began
+
+
+def learn(methods: Sequence[AfterSyN], healthy: Iterator[nb.Nifti1Image]) -> None:
+    """Average each method's scores of healthy heads in the template's space."""
+    import ants
+
+    sums: dict[str, np.ndarray] = {}
+    count = 0
+    for scan in healthy:
+        count += 1
+        for method in methods:
+            one = method.register(scan)
+            score = method._score(one).astype(np.float32)
+            moved = ants.apply_transforms(
+                one.moving, one.fixed.new_image_like(score), one.found["invtransforms"]
+            )
+            sums[method.kind] = sums.get(method.kind, np.zeros_like(score)) + moved.numpy()
+    for method in methods:
+        if count:
+            method.mean = sums[method.kind] / count
 
 
 def _determinant(fixed: Any, found: dict[str, Any]) -> np.ndarray:

@@ -69,6 +69,8 @@ class Plan:
         What the BIDS validator said.
     control_statistics
         Scores of controls that topology-change maps are compared with; ``None`` where there are none.
+    session_calibrated
+        Statistics of pairs of sessions without change are there.
     """
 
     participants: tuple[str, ...]
@@ -80,6 +82,7 @@ class Plan:
     plugin: tuple[str, Mapping[str, Any]] | None = None
     verdict: Verdict = field(default_factory=Verdict)
     control_statistics: Path | None = None
+    session_calibrated: bool = False
 
 
 class _Problems:
@@ -164,6 +167,7 @@ def preflight(settings: Settings) -> Plan:
         output_spaces=spaces or (),
         weights_sha256={**(digests or {}), **({"topology": topology[0]} if topology else {})},
         control_statistics=topology[1] if topology else None,
+        session_calibrated=bool(topology and topology[2]),
         device=device or "cpu",
         few_shot=tuple(task for task in tasks if task is not None),
         plugin=plugin,
@@ -304,15 +308,15 @@ def check_controls(settings: Settings) -> None:
         )
 
 
-def check_topology(settings: Settings, template: Template) -> tuple[str, Path | None]:
+def check_topology(settings: Settings, template: Template) -> tuple[str, Path | None, bool]:
     """Find the weights of the topology-change maps, and statistics of controls that belong to them.
 
     Those of the data set's own controls, which the group level writes, come before those that ship.
 
     Returns
     -------
-    tuple of str and Path or None
-        sha256 of the weights, and the statistics.
+    tuple of str, Path or None, and bool
+        sha256 of the weights, the statistics, and whether there are some of pairs of sessions too.
 
     Raises
     ------
@@ -350,4 +354,4 @@ def check_topology(settings: Settings, template: Template) -> tuple[str, Path | 
         )
     if settings.topology_mask and settings.refine == "none":
         raise UsageError("--topology-mask acts on the refinement: leave --refine none out.")
-    return entry.sha256, found
+    return entry.sha256, found, find_controls(entry, "sessions") is not None

@@ -122,6 +122,8 @@ def init_anat_wf(
         ITK composites.
     quality
         The stored JSON file with all figures.
+    topology_z
+        z-scores against controls on the scan's grid; undefined without topology-change maps or controls.
     """
     workflow = Workflow(name=name or f"{scan.node_name}_wf")
     references = [reference_field(index) for index in range(len(output_spaces))]
@@ -139,6 +141,7 @@ def init_anat_wf(
                 "t1w2std_xfm",
                 "std2t1w_xfm",
                 "quality",
+                "topology_z",
             ]
         ),
         name="outputnode",

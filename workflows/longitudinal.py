@@ -18,6 +18,7 @@ from hyperprep.workflows.nodes import model_node
 from hyperprep.workflows.outputs_longitudinal import init_ds_longitudinal_wf
 from hyperprep.workflows.reportlets import init_longitudinal_reportlets_wf
 from hyperprep.workflows.settings import AnatSettings, Scan
+from hyperprep.workflows.topology_longitudinal import FROM_SCANS, add_session_change
 
 _EACH = ("t1w_preproc", "brain_mask", "all_dseg", "centroids")
 
@@ -43,8 +44,11 @@ def init_longitudinal_wf(
     ------
     earlier_t1w_preproc, earlier_brain_mask, earlier_all_dseg, earlier_centroids, earlier_t1w2template_xfm
         What :func:`~hyperprep.workflows.anat.init_anat_wf` puts out for the earlier scan.
-    later_t1w_preproc, later_brain_mask, later_all_dseg, later_centroids
+    later_t1w_preproc, later_brain_mask, later_all_dseg, later_centroids, later_t1w2template_xfm
         The same of the later one.
+    earlier_topology_z, later_topology_z
+        z-scores against the template: tell what appeared from what disappeared; only with topology
+        maps.
 
     Outputs
     -------
@@ -67,8 +71,8 @@ def init_longitudinal_wf(
         + (f" ({', '.join(settings.lambda_regions)})" if settings.lambda_regions else "")
         + ".\n"
     )
-    fields = [f"{which}_{field}" for which in ("earlier", "later") for field in _EACH]
-    inputnode = pe.Node(niu.IdentityInterface(fields=[*fields, "earlier_t1w2template_xfm"]), name="inputnode")
+    fields = [f"{which}_{field}" for which in ("earlier", "later") for field in (*_EACH, *FROM_SCANS)]
+    inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
     outputnode = pe.Node(
         niu.IdentityInterface(
             fields=["later2earlier_xfm", "earlier2later_xfm", "later_moved", "jacobian", "lam", "quality"]
@@ -118,6 +122,8 @@ def init_longitudinal_wf(
         ]),
     ])  # fmt: skip
     _add_results(workflow, earlier, later, settings)
+    if settings.topology:
+        add_session_change(workflow, earlier, later, settings)
     return workflow
 
 

@@ -100,9 +100,9 @@ def init_participant_wf(
         for scan, anat_wf in zip(scans[1:], anat_wfs[1:], strict=True):
             longitudinal_wf = init_longitudinal_wf(earlier=scans[0], later=scan, settings=settings)
             for one, which in ((anat_wfs[0], "earlier"), (anat_wf, "later")):
-                fields = ["t1w_preproc", "brain_mask", "all_dseg", "centroids"]
-                if which == "earlier":
-                    fields.append("t1w2template_xfm")
+                fields = ["t1w_preproc", "brain_mask", "all_dseg", "centroids", "t1w2template_xfm"]
+                if settings.topology and settings.topology_calibrated:
+                    fields.append("topology_z")
                 workflow.connect([
                     (one, longitudinal_wf, [
                         (f"outputnode.{field}", f"inputnode.{which}_{field}") for field in fields

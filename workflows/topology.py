@@ -1,4 +1,4 @@
-"""Topology-change maps: a scan against the template, and one session against another."""
+"""Topology-change maps of a scan against the template."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from niworkflows.engine import Workflow
 
 from hyperprep.interfaces.bids import DerivativesDataSink
 from hyperprep.interfaces.reportlets import TopologyMap
-from hyperprep.interfaces.topology import SessionChange, TopologyChange
+from hyperprep.interfaces.topology import TopologyChange
 from hyperprep.workflows.nodes import model_node
 from hyperprep.workflows.outputs_topology import TOPOLOGY_FILES, init_ds_topology_wf
 from hyperprep.workflows.settings import AnatSettings, Scan, Template
@@ -106,7 +106,7 @@ def init_topology_wf(
         name="outputnode",
     )
     change = model_node(
-        TopologyChange(**_controls(control_statistics)),
+        TopologyChange(**given_controls(control_statistics)),
         name="change",
         device=device,
         omp_nthreads=omp_nthreads,
@@ -117,100 +117,6 @@ def init_topology_wf(
     workflow.connect([
         (inputnode, change, list(given.items())),
         (change, outputnode, [*made.items(), ("out_metrics", "topology_metrics")]),
-    ])  # fmt: skip
-    return workflow
-
-
-def init_topology_longitudinal_wf(
-    *,
-    calibrated: bool = False,
-    control_statistics: Path | None = None,
-    device: str = "cpu",
-    omp_nthreads: int = 1,
-    weights_dir: Path | None = None,
-    weights_sha256: Mapping[str, str] | None = None,
-    name: str = "topology_longitudinal_wf",
-) -> Workflow:
-    """Map what changed between two sessions of one person, on the grids of both.
-
-    Parameters
-    ----------
-    calibrated : bool
-        Statistics of pairs of sessions without change are there: z-scores are made too.
-    control_statistics : Path or None
-        NPZ of the kind ``sessions``; None takes those beside the weights.
-    device : str
-        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
-    omp_nthreads : int
-        Threads of one node.
-    weights_dir : Path or None
-        Folder searched for weights first.
-    weights_sha256 : mapping or None
-        Digests of the weights by name of the network.
-    name : str
-        Name of the workflow.
-
-    Inputs
-    ------
-    first, first_mask, first2template_xfm, first_z
-        The earlier scan, its brain mask, its affine alignment and its z-score against the template.
-    second, second_mask, second_dseg, second2template_xfm, second_z
-        The same of the later scan, and its structures.
-    second2first_xfm, first2second_xfm
-        ITK composites of the registration of the two sessions.
-
-    Outputs
-    -------
-    first_score, second_score, first_regions_mask, second_regions_mask
-        L_sym and regions on both grids: 1 appeared, 2 disappeared.
-    first_change_z, second_change_z
-        Calibrated z-scores on both grids; undefined without ``calibrated``.
-    regions
-        TSV of the regions of the later scan, with direction and change of volume.
-    topology_metrics
-        JSON file with figures of this step.
-    """
-    workflow = Workflow(name=name)
-    workflow.__desc__ = (
-        "Change between sessions was mapped by a conditional variational auto-encoder that registers them in "
-        "both directions [@spotthedifference].\n"
-    )
-    given = {
-        "first": "first_image",
-        "first_mask": "first_mask",
-        "first2template_xfm": "frame2first_xfm",
-        "first_z": "first_z",
-        "second": "second_image",
-        "second_mask": "second_mask",
-        "second_dseg": "second_dseg",
-        "second2template_xfm": "frame2second_xfm",
-        "second_z": "second_z",
-        "second2first_xfm": "in_xfm",
-        "first2second_xfm": "in_inverse_xfm",
-    }
-    made = {
-        "first_score": "first_score",
-        "second_score": "second_score",
-        "first_out_mask": "first_regions_mask",
-        "second_out_mask": "second_regions_mask",
-        "out_regions": "regions",
-        "out_metrics": "topology_metrics",
-    }
-    z = {"first_out_z": "first_change_z", "second_out_z": "second_change_z"}
-    inputnode = pe.Node(niu.IdentityInterface(fields=list(given)), name="inputnode")
-    outputnode = pe.Node(niu.IdentityInterface(fields=[*made.values(), *z.values()]), name="outputnode")
-    change = model_node(
-        SessionChange(**_controls(control_statistics)),
-        name="change",
-        device=device,
-        omp_nthreads=omp_nthreads,
-        mem_gb=MEM_GB,
-        weights_dir=weights_dir,
-        weights_sha256=weights_sha256,
-    )
-    workflow.connect([
-        (inputnode, change, list(given.items())),
-        (change, outputnode, list((made | (z if calibrated else {})).items())),
     ])  # fmt: skip
     return workflow
 
@@ -276,6 +182,10 @@ def add_topology(
         workflow.connect([
             (topology_wf, register_wf, [("outputnode.weight", "inputnode.template_weight")]),
         ])  # fmt: skip
+    if calibrated:
+        workflow.connect([
+            (topology_wf, workflow.get_node("outputnode"), [("outputnode.z", "topology_z")]),
+        ])  # fmt: skip
     if settings.reportlets:
         _add_figure(workflow, topology_wf, scan, settings)
 
@@ -306,5 +216,6 @@ def _add_figure(workflow: Workflow, topology_wf: Workflow, scan: Scan, settings:
     ])  # fmt: skip
 
 
-def _controls(path: Path | None) -> dict[str, Any]:
+def given_controls(path: Path | None) -> dict[str, Any]:
+    """Give the input of an interface that names control statistics; none where there is no file."""
     return {} if path is None else {"control_statistics": str(path)}

@@ -6,6 +6,7 @@ from hyperprep.interfaces.reportlets.few_shot import FewShotPanel
 from hyperprep.interfaces.reportlets.grid import WarpedGrid
 from hyperprep.interfaces.reportlets.jacobian import JacobianMap
 from hyperprep.interfaces.reportlets.segmentation import LabelContours
+from hyperprep.interfaces.reportlets.session_change import SessionChangeMap
 from hyperprep.interfaces.reportlets.slider import LambdaSlider
 from hyperprep.interfaces.reportlets.summary import Summary
 from hyperprep.interfaces.reportlets.topology import TopologyMap
@@ -17,6 +18,7 @@ __all__ = [
     "LabelContours",
     "LambdaCurve",
     "LambdaSlider",
+    "SessionChangeMap",
     "Summary",
     "TopologyMap",
     "WarpedGrid",

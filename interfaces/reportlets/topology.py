@@ -1,5 +1,6 @@
 """Where a scan and the template have no match: z-scores over the scan, and the regions as a table."""
 
+from collections.abc import Callable
 from html import escape
 
 import matplotlib
@@ -71,28 +72,39 @@ def draw_topology(
     box = bounding_box(mask if mask is not None else scan)
     mosaic = _through_largest(Mosaic.of(box, counts=COUNTS), rows)
     limits = mosaic.limits(scan, mask)
-    low, high = SCALE if calibrated else _own_scale(map_data)
-    colours = matplotlib.colormaps[COLOUR_MAP]
-    norm = Normalize(low, high)
-
-    def draw(points: np.ndarray) -> np.ndarray:
-        grey = to_grey(sample(data, scan.affine, points), limits).astype(np.float32)[..., None]
-        found = sample(map_data, values.affine, points)
-        strength = np.clip((found - low) / (0.25 * (high - low)), 0, 0.85)[..., None]
-        painted = colours(0.25 + 0.75 * np.clip(norm(found), 0, 1), bytes=True)[..., :3]
-        return np.rint(grey * (1 - strength) + painted * strength).astype(np.uint8)
-
+    low, high = SCALE if calibrated else own_scale(map_data)
+    draw = painter(data, scan.affine, limits, values, (low, high))
     body = [mosaic.raster(draw)]
     if regions is not None:
         inside = (np.asanyarray(regions.dataobj) > 0).astype(np.float32)
         lines = mosaic.contours(lambda points: sample(inside, regions.affine, points), [0.5])
         body.append(line_element(lines, OUTLINE, "Region"))
-    body += [_colour_bar(low, high, calibrated=calibrated), mosaic.marks()]
-    listed, height = _table(rows, mosaic.height) if rows is not None else ([], mosaic.height)
+    body += [colour_bar(low, high, calibrated=calibrated), mosaic.marks()]
+    listed, height = region_table(rows, mosaic.height) if rows is not None else ([], mosaic.height)
     return document([*body, *listed], height=height, label="Topology change", kind="hp-topology")
 
 
-def _own_scale(values: np.ndarray) -> tuple[float, float]:
+def painter(
+    data: np.ndarray, affine: np.ndarray, limits: tuple[float, float], values: nib.Nifti1Image,
+    scale: tuple[float, float],
+) -> Callable[[np.ndarray], np.ndarray]:  # fmt: skip
+    """Make what draws a scan in grey with a map blended in where it is high: world points to RGB uint8."""
+    found_in = np.nan_to_num(np.asanyarray(values.dataobj, dtype=np.float32))
+    low, high = scale
+    colours, norm = matplotlib.colormaps[COLOUR_MAP], Normalize(low, high)
+
+    def draw(points: np.ndarray) -> np.ndarray:
+        grey = to_grey(sample(data, affine, points), limits).astype(np.float32)[..., None]
+        found = sample(found_in, values.affine, points)
+        strength = np.clip((found - low) / (0.25 * (high - low)), 0, 0.85)[..., None]
+        painted = colours(0.25 + 0.75 * np.clip(norm(found), 0, 1), bytes=True)[..., :3]
+        return np.rint(grey * (1 - strength) + painted * strength).astype(np.uint8)
+
+    return draw
+
+
+def own_scale(values: np.ndarray) -> tuple[float, float]:
+    """Give where colours begin and end on a map without a scale: its 80 and 99.9 % quantiles."""
     held = values[values != 0]
     if held.size < 2:
         return 0.0, 1.0
@@ -113,7 +125,8 @@ def _through_largest(mosaic: Mosaic, rows: pd.DataFrame | None) -> Mosaic:
     return Mosaic(mosaic.box, tuple(moved), top=mosaic.top)
 
 
-def _colour_bar(low: float, high: float, *, calibrated: bool) -> str:
+def colour_bar(low: float, high: float, *, calibrated: bool) -> str:
+    """Draw the scale of the colours at the upper right."""
     left, width = WIDTH - 330, 240
     strip = matplotlib.colormaps[COLOUR_MAP](np.linspace(0.25, 1, 240)[None].repeat(4, 0), bytes=True)[
         ..., :3
@@ -131,7 +144,7 @@ def _colour_bar(low: float, high: float, *, calibrated: bool) -> str:
     return "\n".join(elements)
 
 
-def _table(rows: pd.DataFrame, top: float) -> tuple[list[str], float]:
+def region_table(rows: pd.DataFrame, top: float) -> tuple[list[str], float]:
     """List the largest regions below the planes; gives the elements and the figure's height."""
     y = top + 24
     if rows.empty:

@@ -10,6 +10,7 @@ from torch import nn
 from hyperprep.exceptions import WeightsError
 from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.head_unet import HeadConditionedUNet, LabelConditioned
+from hyperprep.models.nets.tissue_features import TissueFeatures
 from hyperprep.models.nets.topology import TopologyNetwork
 from hyperprep.models.weights import WeightsEntry, load_state
 
@@ -69,8 +70,12 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequ
 
 def _topology(description: Mapping[str, Any]) -> TopologyNetwork:
     inner = description.get("features")
-    features = None if inner is None else build_network(inner, inner["n_labels"], inner["shape"])
-    assert features is None or isinstance(features, LabelConditioned)
+    features: nn.Module | None = None
+    if inner is not None and inner["kind"] == "tissues":
+        features = TissueFeatures(inner["n_tissues"], inner["shape"])
+    elif inner is not None:
+        features = build_network(inner, inner["n_labels"], inner["shape"])
+        assert isinstance(features, LabelConditioned)
     return TopologyNetwork(
         description["dims"],
         tuple(description["channels"]),

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.nn.norm import InstanceNorm
 from hyperprep.models.nn.warp import compose, warp
 
@@ -22,6 +22,24 @@ LOG_VARIANCE_RANGE = (-15.0, 5.0)
 
 Features = list[torch.Tensor]
 """(B, F_s, *spatial / 2^s) of each stage s; the first has the image's resolution."""
+
+
+class Describing(Protocol):
+    """A network whose features are compared: it segments, or tells tissues apart; without pathology."""
+
+    @property
+    def stage_channels(self) -> tuple[int, ...]:
+        """Features of each stage, finest first."""
+        ...
+
+    @property
+    def divisor(self) -> int:
+        """What each side of the image must be divisible by."""
+        ...
+
+    def stages(self, image: torch.Tensor, count: int | None = None) -> Features:
+        """Give the features of an image."""
+        ...
 
 
 def _stage(dims: int, n_in: int, n_out: int, norm: str) -> nn.Sequential:
@@ -115,8 +133,8 @@ class TopologyNetwork(nn.Module):
     dims, channels, norm
         Of the :class:`DisplacementUNet`.
     features
-        A segmentation network, of which the first :data:`STAGES` stages are compared; its weights stay as
-        they are. Without it, the images themselves are compared (the paper's MSE variant).
+        A module that is :class:`Describing`, of which the first :data:`STAGES` stages are compared; its
+        weights stay as they are. Without it, the images themselves are compared (the paper's MSE variant).
     reduction
         ``"sum"``: the features' log-densities are added, as eq. 3 has it; ``"mean"``: averaged, for
         neighbouring features say much the same and are no independent evidence.
@@ -131,7 +149,7 @@ class TopologyNetwork(nn.Module):
         dims: int = 3,
         channels: Sequence[int] = (64, 128, 256),
         norm: str = "batch",
-        features: LabelConditioned | None = None,
+        features: nn.Module | None = None,
         reduction: str = "sum",
         momentum: float = 0.01,
     ) -> None:
@@ -139,7 +157,7 @@ class TopologyNetwork(nn.Module):
         self.dims, self.reduction, self.momentum = dims, reduction, momentum
         self.posterior_network = DisplacementUNet(dims, channels, norm)
         self.features = None if features is None else features.requires_grad_(False)
-        widths = (1,) if features is None else features.stage_channels[:STAGES]
+        widths = (1,) if features is None else self._describing.stage_channels[:STAGES]
         self.widths = tuple(widths)
         self.feature_log_variance = nn.Parameter(torch.zeros(sum(self.widths)))
         self.register_buffer("running", torch.zeros(2))
@@ -148,7 +166,11 @@ class TopologyNetwork(nn.Module):
     def divisor(self) -> int:
         """What each side of the images must be divisible by."""
         own = self.posterior_network.divisor
-        return own if self.features is None else max(own, int(self.features.divisor))
+        return own if self.features is None else max(own, int(self._describing.divisor))
+
+    @property
+    def _describing(self) -> Describing:
+        return cast(Describing, self.features)
 
     @property
     def alpha(self) -> torch.Tensor:
@@ -181,7 +203,10 @@ class TopologyNetwork(nn.Module):
 
         A 2-D network compares slices of volumes, whose features are made of the whole volume too.
         """
-        return [image] if self.features is None else self.features.eval().stages(image, STAGES)
+        if self.features is None:
+            return [image]
+        self.features.eval()
+        return self._describing.stages(image, STAGES)
 
     def posterior(
         self, fixed: torch.Tensor, moving: torch.Tensor, start: torch.Tensor | None = None

@@ -54,6 +54,15 @@ _ALIKE = (
     ("cerebellar_cortex",),
 )
 
+_KINDS = {
+    "white": 1, "brainstem": 1, "cerebellar_white": 1,
+    "cortex": 2, "caudate": 2, "thalamus": 2, "pallidum": 2, "cerebellar_cortex": 2,
+    "ventricle": 3,
+}  # fmt: skip
+
+TISSUE_KINDS: tuple[int, ...] = (0, *(_KINDS[groups[0]] for groups in _ALIKE))
+"""Of each of a network's own tissues, not brain first: 1 white matter, 2 grey matter, 3 fluid, 0 none."""
+
 INTENSITY_TISSUES: tuple[tuple[int, ...], ...] = tuple(
     tuple(number for group in groups for number in TISSUE_GROUPS[group] if number in STRUCTURES)
     for groups in _ALIKE

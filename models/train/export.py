@@ -115,7 +115,12 @@ def describe_topology(model: dict[str, Any]) -> dict[str, Any]:
     named = {f.name: f.default for f in fields(TopologyTask) if f.init and f.default is not MISSING}
     chosen = {key: model.get(key, named[key]) for key in ("dims", "channels", "norm", "reduction", "start")}
     name = model.get("features", named["features"])
-    features = None if name == "image" else describe_features(resolver.find_weights(name))
+    features = None
+    if name != "image":
+        features = describe_features(resolver.find_weights("segment" if name == "tissues" else name))
+    if name == "tissues" and features is not None:
+        kept = {key: features[key] for key in ("shape", "sha256")}
+        features = {"kind": "tissues", "n_tissues": features["tissues"], **kept}
     return {"kind": "topology", **chosen, "channels": list(chosen["channels"]), "features": features}
 
 

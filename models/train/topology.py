@@ -13,21 +13,34 @@ from torch import nn
 from hyperprep.exceptions import UsageError
 from hyperprep.models.losses.similarity import local_ncc
 from hyperprep.models.losses.topology import bound, brain_union
+from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
+from hyperprep.models.nets.tissue_features import TissueFeatures
 from hyperprep.models.nets.topology import Features, TopologyNetwork
 from hyperprep.models.nn.warp import integrate, warp
 from hyperprep.models.synth.apply import Lattice
 from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps
+from hyperprep.models.synth.structures import TISSUE_KINDS
 from hyperprep.models.train.registration import brain_pair
 from hyperprep.models.weights import find_weights
 
-FEATURES = ("semantic", "segment", "image")
-"""What can be compared: stages of a segmentation network of that name, or the images themselves."""
+FEATURES = ("tissues", "semantic", "segment", "image")
+"""What can be compared: tissues by intensity, stages of a segmentation network of that name, or images."""
 
 STARTS = ("none", "registration")
 """Where the posterior's mean starts: at no displacement, or at the registration network's."""
+
+
+def tissue_features() -> TissueFeatures:
+    """Make the features of tissues with the atlas of the network ``segment`` for images aligned affinely."""
+    network = load_network(find_weights("segment"))
+    assert isinstance(network, AtlasUNet)
+    prior = network.atlas.at_voxels("affine")[1].exp().T.unflatten(1, network.shape)
+    made = TissueFeatures(len(prior), network.shape)
+    made.fill(prior, TISSUE_KINDS)
+    return made
 
 
 @dataclass
@@ -45,7 +58,8 @@ class TopologyTask:
     channels, norm
         Of the posterior's U-Net.
     features
-        One of :data:`FEATURES`; the segmentation network's weights must be found.
+        One of :data:`FEATURES`; the segmentation network's weights must be found, also for ``"tissues"``,
+        which take its atlas.
     reduction
         ``"sum"`` or ``"mean"`` over the features, of the network.
     start
@@ -90,8 +104,10 @@ class TopologyTask:
 
     def build(self) -> nn.Module:
         """Make the network; its feature variances start at those between affinely aligned brains."""
-        inner: LabelConditioned | None = None
-        if self.features != "image":
+        inner: nn.Module | None = None
+        if self.features == "tissues":
+            inner = tissue_features()
+        elif self.features != "image":
             found = load_network(find_weights(self.features))
             assert isinstance(found, LabelConditioned)
             inner = found

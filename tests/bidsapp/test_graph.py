@@ -85,6 +85,25 @@ def test_topology_maps_are_made_when_asked_for(settings: Settings, tmp_path: Pat
     assert sum("first_register_wf.register" in name for name in twice) == 3
 
 
+def test_change_between_sessions_is_mapped_when_both_are_asked_for(
+    settings: Settings, tmp_path: Path
+) -> None:
+    asked = replace(settings, topology=True, longitudinal=True)
+    for some in (replace(asked, topology=False), replace(asked, longitudinal=False)):
+        assert not any("topology_longitudinal_wf" in name for name in nodes(some))
+    found = nodes(asked)
+    change = [name for name in found if name.endswith("topology_longitudinal_wf.change")]
+    assert len(change) == 1, "one of the two participants has a second session"
+    assert not any("second_change_z" in name for name in found)
+    statistics = tmp_path / "controls.npz"
+    statistics.touch()
+    plan = replace(PLAN, control_statistics=statistics, session_calibrated=True)
+    found = nodes(asked, plan)
+    assert any(name.endswith("ds_second_change_z") for name in found)
+    between = found[change[0]]
+    assert not inputs_named({"": between}, "control_statistics"), "those of the group hold for the template"
+
+
 def test_no_node_takes_more_threads_than_allowed(settings: Settings) -> None:
     threads = {node.n_procs for node in nodes(replace(settings, nprocs=3, omp_nthreads=2)).values()}
     assert threads == {1, 2}

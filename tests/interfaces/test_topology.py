@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from hyperprep.exceptions import UsageError
+from hyperprep.interfaces.reportlets import SessionChangeMap
 from hyperprep.interfaces.reportlets.topology import draw_topology
 from hyperprep.interfaces.topology import REGION_COLUMNS, SessionChange, TopologyChange
 from hyperprep.models.predict import topology
@@ -164,3 +165,33 @@ def test_figure_shows_and_lists_the_regions(calibrated: bool) -> None:
     assert root.findall(".//{http://www.w3.org/2000/svg}path")
     empty = draw_topology(images[0], images[1], rows=pd.DataFrame([], columns=REGION_COLUMNS))
     assert "No region above the threshold" in empty
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_both_sessions_stand_in_the_same_planes(calibrated: bool, tmp_path: Path, workdir: Path) -> None:
+    affine = np.array([[4.0, 0, 0, -66], [0, 4, 0, -90], [0, 0, 4, -60], [0, 0, 0, 1]])
+    data = np.full((34, 42, 36), 100, np.float32)
+    z, regions = np.zeros(data.shape, np.float32), np.zeros(data.shape, np.uint8)
+    z[20:24, 20:24, 20:24], regions[20:24, 20:24, 20:24] = 9, 1
+    regions[8:11, 20:24, 10:12] = 2
+    row = dict.fromkeys([*REGION_COLUMNS, "log_jacobian"], 0.0) | {
+        "index": 1, "volume_mm3": 4096.0, "structures": "Left-Thalamus 90 %", "direction": "appeared",
+    }  # fmt: skip
+    files = {}
+    for name, values in (("first", data), ("second", data / 2), ("z", z), ("regions", regions)):
+        files[name] = str(tmp_path / f"{name}.nii.gz")
+        nb.save(nb.Nifti1Image(values, affine), files[name])
+    table = tmp_path / "regions.tsv"
+    pd.DataFrame([row]).to_csv(table, sep="\t", index=False)
+    made = SessionChangeMap(
+        first=files["first"], second=files["second"], score=files["z"], regions=files["regions"],
+        table=str(table), names=["pre", "post"], **({"z": files["z"]} if calibrated else {}),
+    ).run().outputs  # fmt: skip
+    assert made.count == 1
+    root = ElementTree.fromstring(Path(made.out_file).read_text())
+    texts = [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"Session pre", "Session post", "appeared", "4096"} <= set(texts)
+    places = [text for text in texts if text.startswith("z = ")]
+    assert places[: len(places) // 2] == places[len(places) // 2 :], "each plane stands in both rows"
+    assert {"z = 26 mm", "z = -18 mm"} <= set(places), "planes go through both regions"
+    assert any(("z-score" if calibrated else "not calibrated") in text for text in texts)

@@ -11,6 +11,7 @@ from nipype.pipeline.engine.utils import generate_expanded_graph
 
 from hyperprep.interfaces.bids import DerivativesDataSink
 from hyperprep.workflows.anat import mask_source
+from hyperprep.workflows.outputs_topology import init_ds_session_change_wf
 from hyperprep.workflows.run import init_run_wf
 from hyperprep.workflows.settings import AnatSettings, OutputSpace, Scan, Template
 
@@ -84,6 +85,29 @@ def test_files_of_topology_maps(
     expected = [*always, *([*further, "desc-z_topology.nii.gz"] if calibrated else [])]
     assert sorted(after - before) == sorted(f"sub-CR/anat/sub-CR_{name}" for name in expected)
     assert before <= after
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_files_of_a_change_between_sessions(
+    calibrated: bool, settings: AnatSettings, make_scan: Callable[..., Scan]
+) -> None:
+    earlier, later = (make_scan(f"sub-01_ses-{session}_T1w") for session in "12")
+    workflow = init_ds_session_change_wf(
+        earlier=earlier, later=later, bids_dir=settings.bids_dir, output_dir=settings.output_dir,
+        calibrated=calibrated,
+    )  # fmt: skip
+    found = sinks(workflow)
+    both = ["desc-sessionchange", "desc-sessionscore", *(["desc-sessionz"] if calibrated else [])]
+    expected = [f"{space}{name}_topology.nii.gz" for space in ("", "space-ses1T1w_") for name in both]
+    expected.append("desc-sessionregions_topology.tsv")
+    names = sorted(name for sink in found for name in sink.names())
+    assert names == sorted(f"sub-01/ses-2/anat/sub-01_ses-2_{name}" for name in expected)
+    for sink in found:
+        own = "space-" not in sink.names()[0]
+        if sink.names()[0].endswith(".nii.gz"):
+            session = 2 if own else 1
+            reference = f"bids:raw:sub-01/ses-{session}/anat/sub-01_ses-{session}_T1w.nii.gz"
+            assert sink._metadata["SpatialReference"] == reference
 
 
 def test_sidecars_say_where_a_file_comes_from(settings: AnatSettings, make_scan: Callable[..., Scan]) -> None:
