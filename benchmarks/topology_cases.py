@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import nibabel as nb
 import numpy as np
 
-from hyperprep.models.predict.synthetic_controls import SPEC
+from hyperprep.models.predict.synthetic_controls import HELD_OUT, SPEC
 from hyperprep.models.spatial.grids import Grid, model_grid
 from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import draw_anatomy, draw_contrast
@@ -25,13 +25,13 @@ from hyperprep.models.synth.maps import LabelMaps
 DIAMETERS_MM = ((2.0, 5.0), (5.0, 10.0), (10.0, 20.0), (20.0, 30.0))
 """Ranges of the focal changes' diameters; cases take turns."""
 
-HELD_OUT = 2
-"""The last label maps of a prepared file train no network."""
-
 
 @dataclass(frozen=True)
 class Case:
-    """A skull-stripped scan in the template frame, and the mask of what changed in it, both at 1 mm."""
+    """A skull-stripped scan in the template frame, and the mask of what changed in it, both at 1 mm.
+
+    ``reference`` is the same scan without the change, its tissue pushed aside alike; made on request.
+    """
 
     name: str
     scan: nb.Nifti1Image
@@ -39,9 +39,13 @@ class Case:
     diameter_mm: float
     site: str
     kind: str
+    reference: nb.Nifti1Image | None = None
 
 
-def cases(maps: LabelMaps, count: int, *, seed: int = 7, spacing: float = 1.0) -> Iterator[Case]:
+def cases(
+    maps: LabelMaps, count: int, *, seed: int = 7, spacing: float = 1.0, references: bool = False,
+    diameters: tuple[tuple[float, float], ...] = DIAMETERS_MM,
+) -> Iterator[Case]:  # fmt: skip
     """Make cases: sizes and sites take turns, all else is drawn; heads are those that were kept out."""
     grid = model_grid(spacing)
     x, y, z = (float(v) for v in grid.affine[:3, 3])
@@ -50,8 +54,8 @@ def cases(maps: LabelMaps, count: int, *, seed: int = 7, spacing: float = 1.0) -
     sites = [*SITES, "anywhere"]
     for number in range(count):
         rng = np.random.default_rng([seed, number])
-        low, high = DIAMETERS_MM[number % len(DIAMETERS_MM)]
-        site = sites[number // len(DIAMETERS_MM) % len(sites)]
+        low, high = diameters[number % len(diameters)]
+        site = sites[number // len(diameters) % len(sites)]
         index = len(maps.maps) - 1 - number % HELD_OUT
         anatomy = draw_anatomy(rng, SPEC, len(maps.maps), lattice.extent_mm, index=index)
         contrast = draw_contrast(rng, SPEC, int(groups.max()) + 1)
@@ -65,6 +69,10 @@ def cases(maps: LabelMaps, count: int, *, seed: int = 7, spacing: float = 1.0) -
         changed, mask = apply_lesion(moved, lesion, lattice, len(numbers))
         table, looks = with_lesion(groups, contrast, lesion)
         image = (render(changed, table, looks, spacing=spacing) * changed.brain).numpy()
+        without = None
+        if references:
+            bare = (render(moved, groups, contrast, spacing=spacing) * moved.brain).numpy()
+            without = nb.Nifti1Image(bare, grid.affine)
         yield Case(
             f"{number:03d}",
             nb.Nifti1Image(image, grid.affine),
@@ -72,6 +80,7 @@ def cases(maps: LabelMaps, count: int, *, seed: int = 7, spacing: float = 1.0) -
             2 * lesion.radius_mm,
             site,
             lesion.kind,
+            without,
         )
 
 

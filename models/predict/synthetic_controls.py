@@ -31,6 +31,9 @@ SPEC = SynthSpec(
 )  # fmt: skip
 """T1-weighted, skull-stripped, as well aligned as a scan is after its affine alignment."""
 
+HELD_OUT = 2
+"""The last label maps of a prepared file train no network; no control is made of them either."""
+
 SPACING_MM = 1.0
 REFERENCE = "MNI152NLin2009aSym"
 """Name of the template that nilearn carries."""
@@ -49,7 +52,7 @@ def healthy_head(
     Parameters
     ----------
     maps
-        Label maps.
+        Label maps; the last :data:`HELD_OUT` are not used.
     rng
         Where all randomness comes from.
     spec
@@ -63,7 +66,7 @@ def healthy_head(
     x, y, z = (float(v) for v in grid.affine[:3, 3])
     lattice = Lattice(grid.shape, spacing, (x, y, z))
     groups = maps.groups()
-    anatomy = draw_anatomy(rng, spec, len(maps.maps), lattice.extent_mm)
+    anatomy = draw_anatomy(rng, spec, max(len(maps.maps) - HELD_OUT, 1), lattice.extent_mm)
     first = draw_contrast(rng, spec, int(groups.max()) + 1)
     for visit in range(visits):
         own, contrast = anatomy, first
