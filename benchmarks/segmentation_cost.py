@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     lines = ["| regions | probability maps | seconds | peak memory, GB |", "|---|---|---|---|"]
+    print("\n".join(lines))
     for name, labels in ASKED.items():
         for probabilities in (False, True):
             seconds, peak = measured(str(args.scan), labels, probabilities, args.threads, args.turns)

@@ -85,28 +85,21 @@ def measure(
     grid: Grid, about: dict[str, Any],
 ) -> None:  # fmt: skip
     """Run a method on a case, unless its rows are there already."""
-    safe = _safe(method)
-    done = rows / f"{case}__{safe}.json"
+    done = _row(rows, case, method)
     if done.exists():
         return
     score, excess, seconds = run()
     for name, values in (("L", score), ("Q", excess)):
         if values is not None:
             row = row_of(values, truth, inside, grid)
-            np.savez_compressed(rows / f"{case}__{safe}__{name}.npz", **row)
+            np.savez_compressed(rows / f"{done.stem}__{name}.npz", **row)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     done.write_text(json.dumps({**about, "method": method, "seconds": seconds, "memory_gb": memory}))
     print(f"{case} {method}: {seconds:.1f} s", flush=True)
 
 
-def _safe(method: str) -> str:
-    return method.replace(" ", "_").replace("/", "_")
-
-
-def _all_done(args: argparse.Namespace, methods: Sequence[str]) -> bool:
-    """Say whether a method's rows of the last cases are there: its healthy mean is then not needed."""
-    last = [f"synthetic-{number:03d}" for number in range(args.cases)][-4:]
-    return all(any((args.rows / f"{one}__{_safe(m)}.json").exists() for one in last) for m in methods)
+def _row(rows: Path, case: str, method: str) -> Path:
+    return rows / f"{case}__{method.replace(' ', '_').replace('/', '_')}.json"
 
 
 def synthetic(args: argparse.Namespace) -> None:
@@ -116,8 +109,6 @@ def synthetic(args: argparse.Namespace) -> None:
     methods: dict[str, Callable[[nb.Nifti1Image], Scored]] = dict(ours(args, template, grid))
     register = TemplateToScan(template, grid)
     after = [AfterSyN(kind, register) for kind in names(args.methods)]
-    if not _all_done(args, [method.kind for method in after]):
-        learn(after, healthy(maps, args.controls, args.spacing))
     methods.update({method.kind: method for method in after})
     if args.vae:
         methods["vae"] = anomaly(args.vae, grid)
@@ -127,6 +118,12 @@ def synthetic(args: argparse.Namespace) -> None:
         if not truth.any():
             continue  # too small for the grid on which all are compared
         for name, method in methods.items():
+            if (
+                method in after
+                and method.mean is None
+                and not _row(args.rows, f"synthetic-{case.name}", name).exists()
+            ):
+                learn(after, healthy(maps, args.controls, args.spacing))
             run = _runner(method, case)
             about = {"diameter_mm": case.diameter_mm, "site": case.site, "kind": case.kind}
             measure(args.rows, f"synthetic-{case.name}", name, run, truth, inside, grid, about)

@@ -29,10 +29,13 @@ from hyperprep.models.synth.maps import load_maps
 from hyperprep.models.weights import find_controls, find_weights
 
 DIAMETERS_MM = ((12.0, 20.0), (20.0, 30.0))
+"""Changes large enough to pull at what surrounds them."""
+
 SHELL_MM = 8.0
 """How far around the change alignment is looked at."""
 
 LAMBDA = 0.3
+"""Regularisation of all registrations here."""
 
 
 def shell(mask: nb.Nifti1Image, brain: np.ndarray) -> np.ndarray:

@@ -41,7 +41,7 @@ def anat_settings(settings: Settings, plan: Plan) -> AnatSettings:
         topology_calibrated=plan.control_statistics is not None,
         topology_mask=settings.topology_mask,
         control_statistics=plan.control_statistics,
-        session_calibrated=plan.session_calibrated,
+        session_statistics=plan.session_statistics,
     )
 
 

@@ -69,8 +69,8 @@ class Plan:
         What the BIDS validator said.
     control_statistics
         Scores of controls that topology-change maps are compared with; ``None`` where there are none.
-    session_calibrated
-        Statistics of pairs of sessions without change are there.
+    session_statistics
+        Scores of pairs of sessions without change; ``None`` where there are none.
     """
 
     participants: tuple[str, ...]
@@ -82,7 +82,7 @@ class Plan:
     plugin: tuple[str, Mapping[str, Any]] | None = None
     verdict: Verdict = field(default_factory=Verdict)
     control_statistics: Path | None = None
-    session_calibrated: bool = False
+    session_statistics: Path | None = None
 
 
 class _Problems:
@@ -167,7 +167,7 @@ def preflight(settings: Settings) -> Plan:
         output_spaces=spaces or (),
         weights_sha256={**(digests or {}), **({"topology": topology[0]} if topology else {})},
         control_statistics=topology[1] if topology else None,
-        session_calibrated=bool(topology and topology[2]),
+        session_statistics=topology[2] if topology else None,
         device=device or "cpu",
         few_shot=tuple(task for task in tasks if task is not None),
         plugin=plugin,
@@ -308,15 +308,15 @@ def check_controls(settings: Settings) -> None:
         )
 
 
-def check_topology(settings: Settings, template: Template) -> tuple[str, Path | None, bool]:
+def check_topology(settings: Settings, template: Template) -> tuple[str, Path | None, Path | None]:
     """Find the weights of the topology-change maps, and statistics of controls that belong to them.
 
     Those of the data set's own controls, which the group level writes, come before those that ship.
 
     Returns
     -------
-    tuple of str, Path or None, and bool
-        sha256 of the weights, the statistics, and whether there are some of pairs of sessions too.
+    tuple of str and twice Path or None
+        sha256 of the weights, the statistics, and those of pairs of sessions without change.
 
     Raises
     ------
@@ -334,9 +334,7 @@ def check_topology(settings: Settings, template: Template) -> tuple[str, Path | 
     try:
         entry = find_weights("topology", weights_dir=settings.weights_dir)
     except WeightsError as error:
-        raise WeightsError(
-            f"{option}: the network of these maps is not part of this installation. {error}"
-        ) from error
+        raise WeightsError(f"{option}: the network of these maps cannot be used. {error}") from error
     own = settings.output_dir / STATISTICS
     found = own if own.is_file() else find_controls(entry)
     known = None if found is None else ControlStatistics.load(found)
@@ -354,4 +352,10 @@ def check_topology(settings: Settings, template: Template) -> tuple[str, Path | 
         )
     if settings.topology_mask and settings.refine == "none":
         raise UsageError("--topology-mask acts on the refinement: leave --refine none out.")
-    return entry.sha256, found, find_controls(entry, "sessions") is not None
+    pairs = find_controls(entry, "sessions")
+    if pairs is not None and ControlStatistics.load(pairs).weights_sha256 != entry.sha256:
+        raise WeightsError(
+            f"{option}: {pairs} was made with other weights than {entry.path}. Make it again: "
+            "python -m hyperprep.models.predict.synthetic_controls --maps MAPS --kind sessions."
+        )
+    return entry.sha256, found, pairs

@@ -31,6 +31,9 @@ class _TopologyPairInputSpec(_ModelInputSpec):
         exists=True,
         desc="NPZ of the group level: scores of controls; by default those beside the weights, if any",
     )
+    calibrate = traits.Bool(
+        True, usedefault=True, desc="compare with controls; off, those beside the weights are left aside too"
+    )
 
 
 class _TopologyChangeInputSpec(_TopologyPairInputSpec):
@@ -241,7 +244,7 @@ class SessionChange(ModelInterface):
             if z is not None:
                 self._results[f"{side}_out_z"] = save_image(z, folder / f"{side}_z.nii.gz", like=scan)
         self._results["out_regions"] = write_table(
-            made.rows, folder / "regions.tsv", (*REGION_COLUMNS, "direction", "log_jacobian")
+            made.rows, folder / "regions.tsv", (*REGION_COLUMNS, "direction", "log_volume_change")
         )
         return {**made.metrics, "weights_sha256": digest}
 
@@ -268,7 +271,7 @@ def read_controls(interface: ModelInterface, kind: str) -> Any:
     Returns
     -------
     ControlStatistics or None
-        None where there are none.
+        None where there are none, or none are wanted.
 
     Raises
     ------
@@ -280,6 +283,8 @@ def read_controls(interface: ModelInterface, kind: str) -> Any:
     from hyperprep.models.weights import find_controls, find_weights
 
     inputs = interface.inputs
+    if not inputs.calibrate:
+        return None
     path = defined(inputs.control_statistics)
     if path is None:
         entry = find_weights(

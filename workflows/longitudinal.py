@@ -123,7 +123,8 @@ def init_longitudinal_wf(
     ])  # fmt: skip
     _add_results(workflow, earlier, later, settings)
     if settings.topology:
-        add_session_change(workflow, earlier, later, settings)
+        names = session_name(earlier), session_name(later)
+        add_session_change(workflow, earlier, later, settings, names)
     return workflow
 
 

@@ -251,8 +251,8 @@ class AnatSettings:
         Register a second time with the places that have no match left out; needs both of the above.
     control_statistics : Path or None
         NPZ of the group level; None takes those beside the weights.
-    session_calibrated : bool
-        Statistics of pairs of sessions without change lie beside the weights.
+    session_statistics : Path or None
+        NPZ of pairs of sessions without change; None leaves their change uncalibrated.
     """
 
     bids_dir: Path
@@ -277,7 +277,7 @@ class AnatSettings:
     topology_calibrated: bool = False
     topology_mask: bool = False
     control_statistics: Path | None = None
-    session_calibrated: bool = False
+    session_statistics: Path | None = None
 
     @property
     def masks_registration(self) -> bool:

@@ -12,6 +12,8 @@ from niworkflows.engine import Workflow
 from hyperprep.interfaces.bids import DerivativesDataSink
 from hyperprep.interfaces.reportlets import SessionChangeMap
 from hyperprep.interfaces.topology import SessionChange
+from hyperprep.interfaces.transform import ApplyTransform
+from hyperprep.workflows.memory import needed_gb
 from hyperprep.workflows.nodes import model_node
 from hyperprep.workflows.outputs_topology import SESSION_FILES, SESSION_Z, init_ds_session_change_wf
 from hyperprep.workflows.settings import AnatSettings, Scan
@@ -73,7 +75,12 @@ def init_topology_longitudinal_wf(
     workflow = Workflow(name=name)
     workflow.__desc__ = (
         "Change between sessions was mapped by a conditional variational auto-encoder that registers them in "
-        "both directions [@spotthedifference].\n"
+        "both directions [@spotthedifference]"
+        + (
+            "; its score was compared with that of synthetic pairs of sessions without change.\n"
+            if calibrated
+            else "; its score is not calibrated.\n"
+        )
     )
     given = {
         "first": "first_image",
@@ -100,7 +107,7 @@ def init_topology_longitudinal_wf(
     inputnode = pe.Node(niu.IdentityInterface(fields=list(given)), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=[*made.values(), *z.values()]), name="outputnode")
     change = model_node(
-        SessionChange(**given_controls(control_statistics)),
+        SessionChange(calibrate=calibrated, **given_controls(control_statistics)),
         name="change",
         device=device,
         omp_nthreads=omp_nthreads,
@@ -115,7 +122,9 @@ def init_topology_longitudinal_wf(
     return workflow
 
 
-def add_session_change(workflow: Workflow, earlier: Scan, later: Scan, settings: AnatSettings) -> None:
+def add_session_change(
+    workflow: Workflow, earlier: Scan, later: Scan, settings: AnatSettings, names: tuple[str, str]
+) -> None:
     """Add maps of the change between two sessions, their files and their figure.
 
     Parameters
@@ -124,13 +133,16 @@ def add_session_change(workflow: Workflow, earlier: Scan, later: Scan, settings:
         From :func:`~hyperprep.workflows.longitudinal.init_longitudinal_wf`, with its steps connected.
     earlier, later, settings
         Of that workflow.
+    names : tuple of str
+        What the sessions are called in the figure.
     """
     inputnode, prealign, register, quality = (
         workflow.get_node(name) for name in ("inputnode", "prealign", "register", "quality")
     )
-    calibrated = settings.session_calibrated
+    calibrated = settings.session_statistics is not None
     change_wf = init_topology_longitudinal_wf(
         calibrated=calibrated,
+        control_statistics=settings.session_statistics,
         device=settings.device,
         omp_nthreads=settings.omp_nthreads,
         weights_dir=settings.weights_dir,
@@ -166,8 +178,7 @@ def add_session_change(workflow: Workflow, earlier: Scan, later: Scan, settings:
     ])  # fmt: skip
     if not settings.reportlets:
         return
-    names = [scan.session or "first" for scan in (earlier, later)]
-    figure = pe.Node(SessionChangeMap(names=names), name="sessionchange_figure", mem_gb=0.6)
+    figure = pe.Node(SessionChangeMap(names=list(names)), name="sessionchange_figure", mem_gb=0.6)
     sink = pe.Node(
         DerivativesDataSink(
             base_directory=str(settings.output_dir),
@@ -179,12 +190,26 @@ def add_session_change(workflow: Workflow, earlier: Scan, later: Scan, settings:
         name="ds_sessionchange_figure",
         run_without_submitting=True,
     )
-    shown = {"first_score": "score", "first_regions_mask": "regions", "regions": "table"}
-    if calibrated:
-        shown["first_change_z"] = "z"
     workflow.connect([
         (inputnode, figure, [("earlier_t1w_preproc", "first"), ("earlier_brain_mask", "first_mask")]),
         (prealign, figure, [("out_file", "second")]),
-        (change_wf, figure, [(f"outputnode.{source}", field) for source, field in shown.items()]),
+        (change_wf, figure, [("outputnode.regions", "table")]),
         (figure, sink, [("out_file", "in_file")]),
     ])  # fmt: skip
+    shown = {"second_score": "score", "second_regions_mask": "regions"}
+    if calibrated:
+        shown["second_change_z"] = "z"
+    for source, field in shown.items():
+        order = "nearest" if field == "regions" else "linear"
+        place = pe.Node(
+            ApplyTransform(interpolation=order),
+            name=f"place_{field}",
+            n_procs=settings.omp_nthreads,
+            mem_gb=needed_gb("resample", earlier.voxels + later.voxels),
+        )
+        workflow.connect([
+            (inputnode, place, [("earlier_t1w_preproc", "reference_image")]),
+            (prealign, place, [("out_xfm", "transforms")]),
+            (change_wf, place, [(f"outputnode.{source}", "input_image")]),
+            (place, figure, [("output_image", field)]),
+        ])  # fmt: skip

@@ -113,7 +113,8 @@ def _add_topology_options(group: _ArgumentGroup) -> None:
         "--topology",
         dest="topology",
         action="store_true",
-        help="map where scan and template have no match, such as lesions and resections",
+        help="map where scan and template have no match, such as lesions and resections; with "
+        "--longitudinal also what changed since the first session",
     )
     group.add_argument(
         "--topology-mask",

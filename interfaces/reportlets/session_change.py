@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from html import escape
 
 import nibabel as nib
 import numpy as np
@@ -84,13 +85,13 @@ def draw_session_change(
     first, second
         The earlier scan, and the later one rigidly aligned to it.
     values
-        z-scores in the earlier scan's space, or scores in nats where ``calibrated`` is False.
+        z-scores of the later scan, rigidly aligned likewise, or scores in nats where ``calibrated`` is False.
     regions
-        1 where a region appeared, 2 where one disappeared, on the same grid.
+        1 where a region appeared, 2 where one disappeared, aligned likewise.
     rows
         Table of the regions: columns of the TSV.
     names
-        Labels of the two sessions.
+        What the two sessions are called.
     mask
         Brain mask of the earlier scan.
     calibrated
@@ -114,7 +115,8 @@ def draw_session_change(
             inside = (marked == number).astype(np.float32)
             lines = mosaic.contours(functools.partial(sample, inside, regions.affine), [0.5])
             body.append(line_element(lines, colour, title))
-        body.append(f'<text class="title" x="10" y="{mosaic.top - 9:.0f}">Session {name}</text>')
+        title = escape(name[:1].upper() + name[1:])
+        body.append(f'<text class="title" x="10" y="{mosaic.top - 9:.0f}">{title}</text>')
         body.append(mosaic.marks())
     x = WIDTH - 330
     for colour, title in ((APPEARED, "appeared since"), (DISAPPEARED, "disappeared since")):
@@ -128,12 +130,16 @@ def draw_session_change(
 class _SessionChangeMapInputSpec(BaseInterfaceInputSpec):
     first = File(exists=True, mandatory=True, desc="earlier scan")
     second = File(exists=True, mandatory=True, desc="later scan, rigidly aligned, on any grid of that space")
-    score = File(exists=True, mandatory=True, desc="score on the earlier scan's grid, nats; shown without z")
-    regions = File(exists=True, mandatory=True, desc="1 appeared, 2 disappeared, on the earlier scan's grid")
+    score = File(
+        exists=True, mandatory=True, desc="score of the later scan, aligned likewise, nats; shown without z"
+    )
+    regions = File(exists=True, mandatory=True, desc="1 appeared, 2 disappeared, aligned likewise")
     table = File(exists=True, mandatory=True, desc="TSV of the regions")
-    z = File(exists=True, desc="z-scores on the earlier scan's grid")
+    z = File(exists=True, desc="z-scores of the later scan, aligned likewise")
     first_mask = File(exists=True, desc="brain mask of the earlier scan")
-    names = traits.List(traits.Str(), minlen=2, maxlen=2, desc="labels of the two sessions", mandatory=True)
+    names = traits.List(
+        traits.Str(), minlen=2, maxlen=2, desc="what the two sessions are called", mandatory=True
+    )
     out_file = File("sessionchange.svg", usedefault=True, desc="name of the figure")
 
 

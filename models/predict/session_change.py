@@ -38,8 +38,8 @@ class SessionChange:
         uint8: :data:`APPEARED` or :data:`DISAPPEARED` where a region is, else 0.
     rows
         One per region of the second session: what :func:`~hyperprep.models.spatial.regions.describe_regions`
-        gives, with ``direction`` and ``log_jacobian`` (mean log |J| of the deformation from the second to
-        the first session; below 0 where the second session's region is larger).
+        gives, with ``direction`` and ``log_volume_change`` (mean log of the volume in the second session
+        divided by that in the first, affine alignments included; above 0 where the region grew).
     change
         The scores on the network's grid; its fixed side is the first session.
     metrics
@@ -142,8 +142,7 @@ def compare_sessions(
     sides = put(_surplus(change, first_outlier, second_outlier))
     masks: list[nb.Nifti1Image] = []
     rows: list[dict[str, Any]] = []
-    determinant = np.log(np.clip(jacobian_determinant(change.backward), 1e-3, None))
-    growth = np.asanyarray(change.on_moving(determinant, grids[1]).dataobj)
+    growth = np.asanyarray(change.on_moving(_log_growth(change), grids[1]).dataobj)
     for image, side, threshold, mask, dseg in (
         (images[0], sides[0], cut[0], first_mask, None),
         (images[1], sides[1], cut[1], second_mask, second_dseg),
@@ -160,11 +159,11 @@ def compare_sessions(
             labels[inside] = APPEARED if appeared else DISAPPEARED
             rows.append({**row, "direction": "appeared" if appeared else "disappeared"})
             if image is images[1]:
-                rows[-1]["log_jacobian"] = round(float(growth[inside].mean()), 3)
+                rows[-1]["log_volume_change"] = round(float(growth[inside].mean()), 3)
         masks.append(nb.Nifti1Image(labels, image.affine))
     metrics = {
         **change.metrics,
-        "threshold": cut[1],
+        **({"threshold_nats": cut[1]} if controls is None else _calibration(controls)),
         "calibrated": controls is not None,
         "direction_from": "template" if first_outlier is not None and second_outlier is not None else "pair",
         "regions_appeared": sum(row["direction"] == "appeared" for row in rows),
@@ -172,6 +171,17 @@ def compare_sessions(
     }
     z = images if found is not None else [None, None]
     return SessionChange(scores[0], scores[1], z[0], z[1], masks[0], masks[1], rows, change, metrics)
+
+
+def _log_growth(change: TopologyChange) -> np.ndarray:
+    """Give the log of volume in the second session over volume in the first, on the second's side."""
+    scales = [float(np.linalg.det(m[:3, :3])) for m in (change.frame2fixed, change.frame2moving)]
+    determinant = jacobian_determinant(change.backward) * scales[0] / scales[1]
+    return np.asarray(-np.log(np.clip(determinant, 1e-3, None)))
+
+
+def _calibration(controls: ControlStatistics) -> dict[str, Any]:
+    return {"threshold": controls.threshold, "controls": len(controls.controls)}
 
 
 def _surplus(

@@ -15,12 +15,14 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
+from hyperprep.exceptions import ScanError
 from hyperprep.models.losses.similarity import local_ncc
 from hyperprep.models.losses.topology import brain_union, score, symmetric_score
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.topology import Features, Posterior, TopologyNetwork
 from hyperprep.models.nn.greedy import as_displacement, as_field
 from hyperprep.models.nn.warp import warp
+from hyperprep.models.predict.coverage import carried, field_of_view
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.pair import make_pair
 from hyperprep.models.predict.register import register
@@ -49,7 +51,7 @@ class TopologyChange:
     fixed_own, moving_own
         L(F|M) and L(M|F): one direction alone, each on its own brain.
     fixed_brain, moving_brain
-        (X, Y, Z) bool.
+        (X, Y, Z) bool: brain that both images show.
     forward, backward
         Displacements in that frame, fixed to moving and back, as the scores have them.
     grid
@@ -130,7 +132,7 @@ def topology_change(
     Raises
     ------
     ScanError
-        When a brain does not lie on the network's grid.
+        When a brain does not lie on the network's grid, or the images show no common part of it.
     WeightsError, DeviceError
         When weights or device are not there.
     """
@@ -166,7 +168,14 @@ def topology_change(
             float(local_ncc(pair.fixed, moved, window=9, mask=(pair.fixed > 0).float()))
             for moved in (pair.moving, warp(pair.moving, sides.forward))
         ]
-    fixed_brain, moving_brain = (_filled(image) for image in (pair.fixed, pair.moving))
+        one, other = (field_of_view(i, grid, to) for i, to in ((fixed, frame2fixed), (moving, frame2moving)))
+        fixed_brain = _filled(pair.fixed) & one & carried(other, sides.forward)
+        moving_brain = _filled(pair.moving) & other & carried(one, sides.backward)
+    if not (fixed_brain.any() and moving_brain.any()):
+        raise ScanError(
+            "The two images show no common part of the brain, so they cannot be compared: look at their "
+            "fields of view and at the alignment in the report."
+        )
     maps = {
         name: np.where(brain, getattr(sides, name)[0, 0].cpu().numpy(), 0).astype(np.float32)
         for side, brain in (("fixed", fixed_brain), ("moving", moving_brain))

@@ -192,7 +192,7 @@ def control_statistics(
     Parameters
     ----------
     scores
-        (X, Y, Z) L_sym of each control, on one grid in the template frame.
+        (X, Y, Z) L_sym of each control, on one grid in the template frame; 0 where it was not compared.
     mask
         (X, Y, Z) bool: brain of the template.
     grid
@@ -222,26 +222,28 @@ def control_statistics(
             "The controls' maps lie on different grids: make them with one version and template."
         )
     stack = np.stack(scores).astype(np.float32)
+    known = stack != 0
+    counts = known.sum(0)
+    mask = mask & (counts >= min(LEAST, len(stack)))
     weight = _smoothed(mask.astype(np.float32), grid, smooth_mm)
     total, square = stack.sum(0), np.square(stack).sum(0)
 
-    def estimate(sums: np.ndarray, squares: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-        mean = sums / n
-        variance = np.clip(squares / n - mean**2, 0, None) * n / max(n - 1, 1)
+    def estimate(sums: np.ndarray, squares: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        mean = sums / np.maximum(n, 1)
+        variance = np.clip(squares / np.maximum(n, 1) - mean**2, 0, None) * n / np.maximum(n - 1, 1)
         mean, variance = (_pooled(v, mask, weight, grid, smooth_mm) for v in (mean, variance))
         sd = np.sqrt(variance)
         floor = np.quantile(sd[mask], SPREAD_FLOOR) if mask.any() else 0.0
         return mean, np.maximum(sd, max(float(floor), 1e-3))
 
-    n = len(stack)
     deviations = []
-    for one in stack:
-        mean, sd = estimate(total - one, square - one**2, n - 1)
-        deviations.append(np.where(mask, (one - mean) / sd, 0).astype(np.float32))
-    left_out = np.concatenate([d[mask] for d in deviations])
+    for one, there in zip(stack, known, strict=True):
+        mean, sd = estimate(total - one, square - one**2, counts - there)
+        deviations.append(np.where(mask & there, (one - mean) / sd, 0).astype(np.float32))
+    left_out = np.concatenate([d[mask & there] for d, there in zip(deviations, known, strict=True)])
     quantiles = np.quantile(left_out, ndtr(NORMAL_SCORES))
     quantiles = np.maximum.accumulate(quantiles + 1e-6 * np.arange(len(quantiles)))
-    mean, sd = estimate(total, square, n)
+    mean, sd = estimate(total, square, counts)
     made = ControlStatistics(
         mean.astype(np.float32), sd.astype(np.float32), mask, grid, quantiles, 0.0, tuple(controls), kind,
         weights_sha256, reference,

@@ -80,7 +80,7 @@ def test_missing_weights_are_named_with_the_option(
         raise WeightsError(f"No weights for '{name}'.")
 
     monkeypatch.setattr("hyperprep.models.weights.find_weights", absent)
-    with pytest.raises(WeightsError, match=r"--topology: the network .* not part of this installation"):
+    with pytest.raises(WeightsError, match=r"--topology: the network .* cannot be used"):
         check_topology(replace(settings, topology=True), Template())
 
 
@@ -90,12 +90,12 @@ def test_statistics_are_checked_before_a_run(
     entry = SimpleNamespace(sha256="1" * 64, metadata={}, path=tmp_path / "weights.safetensors")
     monkeypatch.setattr("hyperprep.models.weights.find_weights", lambda name, **_: entry)
     asked = replace(settings, output_dir=out, topology=True)
-    assert check_topology(asked, Template()) == ("1" * 64, None)
+    assert check_topology(asked, Template()) == ("1" * 64, None, None)
     masked = replace(asked, topology_mask=True)
     with pytest.raises(UsageError, match="needs statistics of controls"):
         check_topology(masked, Template())
     write_controls(out, listed(tmp_path, "00", "01", "02"))
-    assert check_topology(masked, Template()) == ("1" * 64, out / STATISTICS)
+    assert check_topology(masked, Template()) == ("1" * 64, out / STATISTICS, None)
     with pytest.raises(UsageError, match="another template"):
         check_topology(asked, Template(name="Other"))
     with pytest.raises(UsageError, match="--refine none"):

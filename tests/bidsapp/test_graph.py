@@ -97,11 +97,12 @@ def test_change_between_sessions_is_mapped_when_both_are_asked_for(
     assert not any("second_change_z" in name for name in found)
     statistics = tmp_path / "controls.npz"
     statistics.touch()
-    plan = replace(PLAN, control_statistics=statistics, session_calibrated=True)
+    (tmp_path / "pairs.npz").touch()
+    plan = replace(PLAN, control_statistics=statistics, session_statistics=tmp_path / "pairs.npz")
     found = nodes(asked, plan)
     assert any(name.endswith("ds_second_change_z") for name in found)
     between = found[change[0]]
-    assert not inputs_named({"": between}, "control_statistics"), "those of the group hold for the template"
+    assert inputs_named({"": between}, "control_statistics") == {str(tmp_path / "pairs.npz")}
 
 
 def test_no_node_takes_more_threads_than_allowed(settings: Settings) -> None:

@@ -136,7 +136,7 @@ def test_sessions(
     made = node.run().outputs
     table = pd.read_csv(made.out_regions, sep="\t")
     assert table["direction"].tolist()[0] == "appeared"
-    assert abs(table.loc[0, "log_jacobian"]) < 1e-6
+    assert abs(table.loc[0, "log_volume_change"]) < 1e-6
     for mask in (made.first_out_mask, made.second_out_mask):
         assert set(np.unique(nb.load(mask).get_fdata())) == {0, 1}
     assert Path(made.first_out_z).is_file()
@@ -174,7 +174,7 @@ def test_both_sessions_stand_in_the_same_planes(calibrated: bool, tmp_path: Path
     z, regions = np.zeros(data.shape, np.float32), np.zeros(data.shape, np.uint8)
     z[20:24, 20:24, 20:24], regions[20:24, 20:24, 20:24] = 9, 1
     regions[8:11, 20:24, 10:12] = 2
-    row = dict.fromkeys([*REGION_COLUMNS, "log_jacobian"], 0.0) | {
+    row = dict.fromkeys([*REGION_COLUMNS, "log_volume_change"], 0.0) | {
         "index": 1, "volume_mm3": 4096.0, "structures": "Left-Thalamus 90 %", "direction": "appeared",
     }  # fmt: skip
     files = {}
@@ -185,7 +185,7 @@ def test_both_sessions_stand_in_the_same_planes(calibrated: bool, tmp_path: Path
     pd.DataFrame([row]).to_csv(table, sep="\t", index=False)
     made = SessionChangeMap(
         first=files["first"], second=files["second"], score=files["z"], regions=files["regions"],
-        table=str(table), names=["pre", "post"], **({"z": files["z"]} if calibrated else {}),
+        table=str(table), names=["session pre", "session post"], **({"z": files["z"]} if calibrated else {}),
     ).run().outputs  # fmt: skip
     assert made.count == 1
     root = ElementTree.fromstring(Path(made.out_file).read_text())

@@ -277,3 +277,26 @@ def test_the_threshold_is_above_where_regions_grow_together():
     z = np.full(grid.shape, 4.5)
     z[2:6, 2:6, 2:6] = z[12:16, 2:6, 2:6] = 6.0
     assert _one_region([z, z], np.ones(grid.shape, bool), grid) == 6.25
+
+
+def test_what_one_image_does_not_show_is_no_change(weights_dir):
+    """A slab that ends inside the brain is compared up to its edge, on both sides."""
+    whole, cut = head(), head(seed=1)
+    short = nb.Nifti1Image(cut.get_fdata(dtype=np.float32)[:, :, 18:], cut.affine.copy())
+    short.affine[:3, 3] += 18 * cut.affine[:3, 2]
+    found = topology_change(
+        whole, short, fixed2moving=np.eye(4), transforms=still(whole), weights_dir=weights_dir
+    )
+    full = topology_change(
+        whole, cut, fixed2moving=np.eye(4), transforms=still(whole), weights_dir=weights_dir
+    )
+    heights = found.grid.to_world(np.moveaxis(np.indices(SHAPE), 0, -1))[..., 2]
+    edge = short.affine[2, 3]
+    for side in ("fixed", "moving"):
+        brain, score = getattr(found, f"{side}_brain"), getattr(found, f"{side}_score")
+        before = getattr(full, f"{side}_brain")
+        assert not brain[heights < edge].any()
+        assert not score[~brain].any()
+        kept = heights > edge + 3 * SPACING + 3
+        assert (brain == before)[kept].mean() > 0.99, "the rest is compared as before"
+        assert before[heights < edge].any()
