@@ -16,7 +16,7 @@ import argparse
 import json
 import resource
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from scipy import ndimage
 
 from benchmarks.topology_cases import Case, cases, on_grid
 from benchmarks.topology_methods import AfterSyN, Ours, Scored, TemplateToScan, anomaly, learn, names
+from benchmarks.topology_table import table
 from hyperprep.models.predict.synthetic_controls import healthy_head, template_brain
 from hyperprep.models.spatial.controls import ControlStatistics
 from hyperprep.models.spatial.grids import Grid, model_grid
@@ -170,95 +171,6 @@ def healthy_classes(args: argparse.Namespace) -> None:
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     print("\n".join([*lines, "\nMedian and quartiles of L_sym in nats over all pairs."]))
-
-
-def table(args: argparse.Namespace) -> None:
-    """Make the table from the rows, with intervals from bootstrapping cases."""
-    lines = [
-        "| set | method | map | cases | voxel AUC (95 %) | average precision (95 %) | changes found at 1 "
-        "false region per scan | seconds, median | memory, GB |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    about = [json.loads(path.read_text()) | {"stem": path.stem} for path in sorted(args.rows.glob("*.json"))]
-    keys = sorted({(one["stem"].split("-")[0], one["method"]) for one in about})
-    for group, method in keys:
-        mine = [one for one in about if one["method"] == method and one["stem"].startswith(group)]
-        for name in ("L", "Q"):
-            files = [args.rows / f"{one['stem']}__{name}.npz" for one in mine]
-            rows = [dict(np.load(path)) for path in files if path.exists()]
-            if rows:
-                seconds = np.median([one["seconds"] for one in mine])
-                memory = max(one["memory_gb"] for one in mine)
-                cells = [
-                    group,
-                    method,
-                    name,
-                    str(len(rows)),
-                    summary(rows),
-                    f"{seconds:.1f}",
-                    f"{memory:.1f}",
-                ]
-                lines.append(f"| {' | '.join(cells)} |")
-    text = "\n".join(lines)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
-
-
-def summary(rows: Sequence[dict[str, np.ndarray]], *, draws: int = 500) -> str:
-    """Give AUC, average precision and detection of pooled voxels; intervals by drawing cases anew.
-
-    >>> row = {"positive": np.ones(9), "negative": np.zeros(20), "negatives": np.array(200)}
-    >>> row |= {"thresholds": np.array([0.0, 0.5]), "hit": np.array([1, 1]), "false": np.array([3, 0])}
-    >>> summary([row, row], draws=5)
-    '1.000 (1.000-1.000) | 1.000 (1.000-1.000) | 100 %'
-    """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
-    def scores(chosen: Sequence[dict[str, np.ndarray]]) -> tuple[float, float]:
-        label, value, weight = [], [], []
-        for row in chosen:
-            inner, outer = row["positive"], row["negative"]
-            label += [np.ones(len(inner)), np.zeros(len(outer))]
-            value += [inner, outer]
-            weight += [np.ones(len(inner)), np.full(len(outer), float(row["negatives"]) / max(len(outer), 1))]
-        y, s, w = (np.concatenate(v) for v in (label, value, weight))
-        return (
-            float(roc_auc_score(y, s, sample_weight=w)),
-            float(average_precision_score(y, s, sample_weight=w)),
-        )
-
-    rng = np.random.default_rng(0)
-    middle = scores(rows)
-    drawn = np.array(
-        [scores([rows[i] for i in rng.integers(len(rows), size=len(rows))]) for _ in range(draws)]
-    )
-    cells = []
-    for place in range(2):
-        low, high = np.quantile(drawn[:, place], [0.025, 0.975])
-        cells.append(f"{middle[place]:.3f} ({low:.3f}-{high:.3f})")
-    return f"{' | '.join(cells)} | {100 * detection(rows):.0f} %"
-
-
-def detection(rows: Sequence[dict[str, np.ndarray]]) -> float:
-    """Give the share of changes found at the lowest threshold from which on a scan has one false region.
-
-    The threshold is searched from above: far below, all regions grow together into one that touches anything.
-
-    >>> row = {"thresholds": np.arange(3.0), "hit": np.array([1, 1, 0]), "false": np.array([0, 5, 1])}
-    >>> detection([row])
-    0.0
-    """
-    every = np.unique(np.concatenate([row["thresholds"] for row in rows]))
-    found = 0.0
-    for threshold in every[::-1]:
-        place = [int(np.searchsorted(row["thresholds"], threshold, side="right")) - 1 for row in rows]
-        if min(place) < 0:
-            break
-        if np.mean([row["false"][i] for row, i in zip(rows, place, strict=True)]) > 1:
-            break
-        found = float(np.mean([row["hit"][i] for row, i in zip(rows, place, strict=True)]))
-    return found
 
 
 def untrained(folder: Path) -> str:
