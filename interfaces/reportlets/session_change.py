@@ -49,8 +49,8 @@ def chosen_planes(regions: nib.Nifti1Image, box: Box) -> tuple[Plane, ...]:
     >>> data = np.zeros((9, 9, 40), np.uint8)
     >>> data[2:5, 2:5, 7] = 1
     >>> image = nib.Nifti1Image(data, np.eye(4))
-    >>> [round(one.position) for one in chosen_planes(image, Box((0, 0, 0), (8, 8, 39)))]
-    [7, 14, 20, 25, 31]
+    >>> [round(one.position) for one in chosen_planes(image, Box((0, 0, 0), (8, 8, 139)))]
+    [7, 28, 56, 83, 111]
     """
     parts, count = ndimage.label(np.asanyarray(regions.dataobj) > 0)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)
@@ -59,11 +59,17 @@ def chosen_planes(regions: nib.Nifti1Image, box: Box) -> tuple[Plane, ...]:
     for number in np.argsort(-sizes, kind="stable")[:count][: 4 * PLANES]:
         voxels = np.argwhere(parts == number)
         places.append(float(nib.affines.apply_affine(regions.affine, np.median(voxels, axis=0))[2]))
-    places += [plane.position for plane in spread_planes(box, 2, PLANES, rim=0.2)]
     kept: list[float] = []
-    for place in places:
-        if len(kept) < PLANES and all(abs(place - other) >= APART_MM for other in kept):
-            kept.append(place)
+
+    def keep(some: list[float]) -> None:
+        for place in some:
+            if len(kept) < PLANES and all(abs(place - other) >= APART_MM for other in kept):
+                kept.append(place)
+
+    keep(places)
+    for count in (PLANES - len(kept), 4 * PLANES):
+        if len(kept) < PLANES:
+            keep([plane.position for plane in spread_planes(box, 2, count, rim=0.2)])
     return tuple(Plane(2, place) for place in sorted(kept))
 
 
