@@ -112,6 +112,22 @@ def test_with_controls_regions_are_listed_by_name(
     assert metrics["regions"] == len(table)
 
 
+def test_statistics_can_be_left_aside(
+    scan: str, xfm: str, seen: dict, statistics: Callable[[str], str], workdir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Those that ship hold for the default template only: a run with another one must not take them."""
+    shipped = Path(statistics("template"))
+    monkeypatch.setattr("hyperprep.models.weights.find_controls", lambda entry, kind: shipped)
+    told = {}
+    for wanted in (True, False):
+        node = TopologyChange(template_image=scan, scan=scan, template2scan_xfm=xfm, calibrate=wanted)
+        told[wanted] = json.loads(Path(node.run().outputs.out_metrics).read_text())
+    assert told[True]["calibrated"] is True
+    assert told[False]["calibrated"] is False
+    assert "threshold" not in told[False]
+
+
 def test_statistics_of_the_other_kind_are_refused(
     scan: str, xfm: str, seen: dict, statistics: Callable[[str], str], workdir: Path
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import nibabel as nb
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from hyperprep.models.nn.greedy import Stage, invert_displacement, refine
 from hyperprep.models.nn.smooth import gaussian_smooth
 from hyperprep.models.nn.warp import warp
 from hyperprep.models.predict.outliers import change_regions, match_weight, outliers
-from hyperprep.models.predict.session_change import APPEARED, DISAPPEARED, compare_sessions
+from hyperprep.models.predict.session_change import APPEARED, DISAPPEARED, _log_growth, compare_sessions
 from hyperprep.models.predict.topology import score_pair, topology_change
 from hyperprep.models.spatial.controls import ControlStatistics, _one_region, control_statistics
 from hyperprep.models.spatial.grids import Grid
@@ -300,3 +302,28 @@ def test_what_one_image_does_not_show_is_no_change(weights_dir):
         kept = heights > edge + 3 * SPACING + 3
         assert (brain == before)[kept].mean() > 0.99, "the rest is compared as before"
         assert before[heights < edge].any()
+
+
+def test_growth_counts_the_affine_alignments_too(changed):
+    _, _, found = changed
+    still_ = DisplacementField(found.grid, np.zeros((*SHAPE, 3), np.float32))
+    grown = replace(found, backward=still_, frame2moving=np.diag([1.1, 1.1, 1.1, 1.0]))
+    assert np.allclose(_log_growth(grown), 3 * np.log(1.1), atol=1e-5)
+
+
+def test_controls_are_counted_where_they_were_compared(controls):
+    rng = np.random.default_rng(0)
+    maps = [rng.normal(10, 1, controls.grid.shape).astype(np.float32) for _ in range(8)]
+    everywhere = np.ones(controls.grid.shape, bool)
+    for one in maps[:4]:
+        one[:6] = 0  # half of them do not show this part
+    maps[4][6:12] = maps[5][6:12] = maps[6][6:12] = 0
+    for one in maps[:6]:
+        one[18:] = 0  # fewer than three show that one
+    made = control_statistics(
+        maps, everywhere, controls.grid, controls=list("abcdefgh"), weights_sha256="", smooth_mm=0
+    )
+    assert abs(made.mean[:6].mean() - 10) < 0.2
+    assert 0.7 < made.sd[:6].mean() < 1.2
+    assert made.mask[:18].all()
+    assert not made.mask[18:].any()
