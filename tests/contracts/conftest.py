@@ -20,6 +20,9 @@ from nipype.pipeline.engine import Workflow
 import hyperprep
 from hyperprep.workflows.settings import AnatSettings, FewShotTask, OutputSpace, Scan, Template
 
+_TOGETHER = ("topology", "topology_calibrated")
+"""Settings of which one does nothing without the other."""
+
 
 @cache
 def _modules(package: str) -> list[ModuleType]:
@@ -79,6 +82,7 @@ def _choices(builder: Any) -> Iterator[dict[str, Any]]:
             for option in _options(hints[field.name]):
                 if option != field.default:
                     yield {f"settings.{field.name}": option}
+        yield {f"settings.{name}": True for name in _TOGETHER}
 
 
 def _options(hint: Any) -> tuple[Any, ...]:
