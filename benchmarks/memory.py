@@ -22,6 +22,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline.engine.utils import topological_sort
 from nipype.pipeline.plugins.base import PluginBase
 
+from benchmarks.peak import peak_gb
 from hyperprep.bidsapp.demo.dataset import write_demo
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import read_scan, write_image
@@ -34,9 +35,7 @@ FIELD_OF_VIEW_MM = (180.0, 256.0, 256.0)
 
 def _run_alone(node: Any, pipe: Any) -> None:
     node.run()
-    lines = Path("/proc/self/status").read_text().splitlines()  # getrusage would count the parent's memory
-    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    pipe.send(int(peak) * 1024 / 1e9)
+    pipe.send(peak_gb())
 
 
 class OneProcessEach(PluginBase):

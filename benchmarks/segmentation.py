@@ -23,17 +23,26 @@ SHARED = (10, 11, 12, 13, 17, 18, 49, 50, 51, 52, 53, 54, 4, 43, 16, 14, 15)
 """FreeSurfer numbers that the manual protocol and the networks draw alike."""
 
 
-def chain(scan: nb.Nifti1Image, template: nb.Nifti1Image, threads: int) -> tuple[Any, float]:
-    """Locate, prealign to the template and segment, as the app does for a scan without a mask."""
+def aligned(
+    scan: nb.Nifti1Image, template: nb.Nifti1Image, threads: int
+) -> tuple[nb.Nifti1Image, np.ndarray]:
+    """Locate and prealign to the template: rough brain mask and (4, 4) map from the template to the scan."""
     from hyperprep.models.predict.locate import locate
     from hyperprep.models.predict.prealign import prealign
+
+    rough = locate(scan, num_threads=threads).mask
+    mask = nb.Nifti1Image((template.get_fdata() > 0).astype(np.uint8), template.affine)
+    found = prealign(template, scan, fixed_mask=mask, moving_mask=rough, num_threads=threads)
+    return rough, found.fixed2moving
+
+
+def chain(scan: nb.Nifti1Image, template: nb.Nifti1Image, threads: int) -> tuple[Any, float]:
+    """Locate, prealign to the template and segment, as the app does for a scan without a mask."""
     from hyperprep.models.predict.segment import segment
 
     began = time.perf_counter()
-    place = locate(scan, num_threads=threads)
-    mask = nb.Nifti1Image((template.get_fdata() > 0).astype(np.uint8), template.affine)
-    found = prealign(template, scan, fixed_mask=mask, moving_mask=place.mask, num_threads=threads)
-    result = segment(scan, template2scan=found.fixed2moving, mask=place.mask, num_threads=threads)
+    rough, template2scan = aligned(scan, template, threads)
+    result = segment(scan, template2scan=template2scan, mask=rough, num_threads=threads)
     return result, time.perf_counter() - began
 
 

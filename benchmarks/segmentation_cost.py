@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import nibabel as nb
-import numpy as np
+from benchmarks.peak import peak_gb
+from benchmarks.segmentation import aligned
 
 ASKED: dict[str, tuple[str, ...]] = {
     "1 (hippocampus, left)": ("17",),
@@ -26,27 +26,21 @@ ASKED: dict[str, tuple[str, ...]] = {
 def _run(
     pipe: Any, path: str, labels: tuple[str, ...], probabilities: bool, threads: int, turns: int
 ) -> None:
-    from hyperprep.models.predict.locate import locate
-    from hyperprep.models.predict.prealign import prealign
     from hyperprep.models.predict.segment import segment
     from hyperprep.models.predict.synthetic_controls import template_brain
     from hyperprep.models.spatial.images import read_scan
 
-    scan, template = read_scan(path), template_brain()
-    bare = nb.Nifti1Image((template.get_fdata() > 0).astype(np.uint8), template.affine)
-    rough = locate(scan, num_threads=threads).mask
-    placed = prealign(template, scan, fixed_mask=bare, moving_mask=rough, num_threads=threads)
+    scan = read_scan(path)
+    rough, template2scan = aligned(scan, template_brain(), threads)
     taken = []
     for _ in range(turns):
         began = time.perf_counter()
         segment(
-            scan, template2scan=placed.fixed2moving, labels=labels, mask=rough, probabilities=probabilities,
+            scan, template2scan=template2scan, labels=labels, mask=rough, probabilities=probabilities,
             num_threads=threads,
         )  # fmt: skip
         taken.append(time.perf_counter() - began)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (line.split()[1] for line in lines if line.startswith("VmHWM:"))
-    pipe.send((statistics.median(taken), int(peak) * 1024 / 1e9))
+    pipe.send((statistics.median(taken), peak_gb()))
 
 
 def measured(*task: Any) -> tuple[float, float]:

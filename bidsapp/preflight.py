@@ -316,7 +316,8 @@ def check_topology(settings: Settings, template: Template) -> tuple[str, Path | 
     Returns
     -------
     tuple of str and twice Path or None
-        sha256 of the weights, the statistics, and those of pairs of sessions without change.
+        sha256 of the weights, the statistics, and with ``--longitudinal`` those of pairs of
+        sessions without change.
 
     Raises
     ------
@@ -352,7 +353,7 @@ def check_topology(settings: Settings, template: Template) -> tuple[str, Path | 
         )
     if settings.topology_mask and settings.refine == "none":
         raise UsageError("--topology-mask acts on the refinement: leave --refine none out.")
-    pairs = find_controls(entry, "sessions")
+    pairs = find_controls(entry, "sessions") if settings.longitudinal else None
     if pairs is not None and ControlStatistics.load(pairs).weights_sha256 != entry.sha256:
         raise WeightsError(
             f"{option}: {pairs} was made with other weights than {entry.path}. Make it again: "

@@ -15,7 +15,7 @@ from hyperprep.interfaces.few_shot import FewShot
 from hyperprep.interfaces.reportlets.few_shot import FewShotPanel
 from hyperprep.workflows.memory import SCAN_VOXELS, needed_gb
 from hyperprep.workflows.nodes import model_node
-from hyperprep.workflows.outputs import derivative_uri, raw_uri
+from hyperprep.workflows.outputs import derivative_uri, figure_sink, raw_uri
 from hyperprep.workflows.settings import AnatSettings, FewShotTask, Scan
 
 MOST_EXAMPLES = 32
@@ -214,17 +214,12 @@ def init_ds_few_shot_wf(
         )
         workflow.connect([(inputnode, sink, [(field, "in_file"), ("meta", "meta_dict")])])
     if reportlets:
-        figure = pe.Node(
-            DerivativesDataSink(
-                base_directory=str(output_dir),
-                source_file=str(source_file),
-                datatype="figures",
-                segmentation=task.name,
-                desc="fewshot",
-                suffix="T1w",
-            ),
-            name="ds_figure",
-            run_without_submitting=True,
+        figure = figure_sink(
+            output_dir,
+            "ds_figure",
+            source_file=str(source_file),
+            segmentation=task.name,
+            desc="fewshot",
         )
         workflow.connect([(inputnode, figure, [("figure", "in_file")])])
     return workflow

@@ -20,7 +20,8 @@ from hyperprep.workflows.reportlets import init_longitudinal_reportlets_wf
 from hyperprep.workflows.settings import AnatSettings, Scan
 from hyperprep.workflows.topology_longitudinal import FROM_SCANS, add_session_change
 
-_EACH = ("t1w_preproc", "brain_mask", "all_dseg", "centroids")
+FROM_EACH = ("t1w_preproc", "brain_mask", "all_dseg", "centroids")
+"""What the registration reads of each session."""
 
 
 def init_longitudinal_wf(
@@ -71,7 +72,7 @@ def init_longitudinal_wf(
         + (f" ({', '.join(settings.lambda_regions)})" if settings.lambda_regions else "")
         + ".\n"
     )
-    fields = [f"{which}_{field}" for which in ("earlier", "later") for field in (*_EACH, *FROM_SCANS)]
+    fields = [f"{which}_{field}" for which in ("earlier", "later") for field in (*FROM_EACH, *FROM_SCANS)]
     inputnode = pe.Node(niu.IdentityInterface(fields=fields), name="inputnode")
     outputnode = pe.Node(
         niu.IdentityInterface(

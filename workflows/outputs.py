@@ -69,6 +69,15 @@ def derivative_sink(scan: Scan, output_dir: Path, name: str, **fields: Any) -> p
     )
 
 
+def figure_sink(output_dir: Path | str, name: str, **fields: Any) -> pe.Node:
+    """Make the node that stores a figure of the report; keywords are entities, or the ``source_file``."""
+    return pe.Node(
+        DerivativesDataSink(base_directory=str(output_dir), datatype="figures", suffix="T1w", **fields),
+        name=name,
+        run_without_submitting=True,
+    )
+
+
 def init_ds_native_wf(
     *,
     scan: Scan,

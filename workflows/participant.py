@@ -9,7 +9,7 @@ from nipype.pipeline import engine as pe
 from niworkflows.engine import Workflow
 
 from hyperprep.workflows.anat import init_anat_wf
-from hyperprep.workflows.longitudinal import init_longitudinal_wf
+from hyperprep.workflows.longitudinal import FROM_EACH, init_longitudinal_wf
 from hyperprep.workflows.settings import AnatSettings, OutputSpace, Scan, Template
 from hyperprep.workflows.template import TEMPLATE_FIELDS, init_template_wf, reference_field
 
@@ -100,7 +100,7 @@ def init_participant_wf(
         for scan, anat_wf in zip(scans[1:], anat_wfs[1:], strict=True):
             longitudinal_wf = init_longitudinal_wf(earlier=scans[0], later=scan, settings=settings)
             for one, which in ((anat_wfs[0], "earlier"), (anat_wf, "later")):
-                fields = ["t1w_preproc", "brain_mask", "all_dseg", "centroids", "t1w2template_xfm"]
+                fields = [*FROM_EACH, "t1w2template_xfm"]
                 if settings.topology and settings.topology_calibrated:
                     fields.append("topology_z")
                 workflow.connect([

@@ -8,7 +8,6 @@ from pathlib import Path
 from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 
-from hyperprep.interfaces.bids import DerivativesDataSink
 from hyperprep.interfaces.reportlets import (
     BeforeAfter,
     JacobianMap,
@@ -19,6 +18,7 @@ from hyperprep.interfaces.reportlets import (
     WarpedGrid,
 )
 from hyperprep.workflows.memory import SCAN_VOXELS, TEMPLATE_VOXELS, needed_gb
+from hyperprep.workflows.outputs import figure_sink
 
 INPUTS = (
     "source_file",
@@ -250,16 +250,7 @@ def _store_figures(
 ) -> None:
     """Give every node that draws a sink; the figure is called after the node."""
     for node in figures:
-        sink = pe.Node(
-            DerivativesDataSink(
-                base_directory=str(output_dir),
-                datatype="figures",
-                desc=node.name,
-                suffix="T1w",
-            ),
-            name=f"ds_{node.name}",
-            run_without_submitting=True,
-        )
+        sink = figure_sink(output_dir, f"ds_{node.name}", desc=node.name)
         workflow.connect([
             (inputnode, sink, [("source_file", "source_file")]),
             (node, sink, [("out_file", "in_file")]),

@@ -10,10 +10,10 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine import Workflow
 
-from hyperprep.interfaces.bids import DerivativesDataSink
 from hyperprep.interfaces.reportlets import TopologyMap
 from hyperprep.interfaces.topology import TopologyChange
 from hyperprep.workflows.nodes import model_node
+from hyperprep.workflows.outputs import figure_sink
 from hyperprep.workflows.outputs_topology import TOPOLOGY_FILES, init_ds_topology_wf
 from hyperprep.workflows.settings import AnatSettings, Scan, Template
 
@@ -195,17 +195,7 @@ def _add_figure(workflow: Workflow, topology_wf: Workflow, scan: Scan, settings:
     """Draw the map for the report."""
     conform_wf, segment_wf = (workflow.get_node(name) for name in ("conform_wf", "segment_wf"))
     figure = pe.Node(TopologyMap(), name="topology_figure", mem_gb=0.6)
-    sink = pe.Node(
-        DerivativesDataSink(
-            base_directory=str(settings.output_dir),
-            source_file=str(scan.t1w),
-            datatype="figures",
-            desc="topology",
-            suffix="T1w",
-        ),
-        name="ds_topology_figure",
-        run_without_submitting=True,
-    )
+    sink = figure_sink(settings.output_dir, "ds_topology_figure", source_file=str(scan.t1w), desc="topology")
     shown = {"score": "score"}
     if settings.topology_calibrated:
         shown |= {"z": "z", "regions_mask": "regions", "regions": "table"}

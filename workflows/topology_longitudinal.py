@@ -9,12 +9,12 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine import Workflow
 
-from hyperprep.interfaces.bids import DerivativesDataSink
 from hyperprep.interfaces.reportlets import SessionChangeMap
 from hyperprep.interfaces.topology import SessionChange
 from hyperprep.interfaces.transform import ApplyTransform
 from hyperprep.workflows.memory import needed_gb
 from hyperprep.workflows.nodes import model_node
+from hyperprep.workflows.outputs import figure_sink
 from hyperprep.workflows.outputs_topology import SESSION_FILES, SESSION_Z, init_ds_session_change_wf
 from hyperprep.workflows.settings import AnatSettings, Scan
 from hyperprep.workflows.topology import MEM_GB, given_controls
@@ -179,16 +179,8 @@ def add_session_change(
     if not settings.reportlets:
         return
     figure = pe.Node(SessionChangeMap(names=list(names)), name="sessionchange_figure", mem_gb=0.6)
-    sink = pe.Node(
-        DerivativesDataSink(
-            base_directory=str(settings.output_dir),
-            source_file=str(later.t1w),
-            datatype="figures",
-            desc="sessionchange",
-            suffix="T1w",
-        ),
-        name="ds_sessionchange_figure",
-        run_without_submitting=True,
+    sink = figure_sink(
+        settings.output_dir, "ds_sessionchange_figure", source_file=str(later.t1w), desc="sessionchange"
     )
     workflow.connect([
         (inputnode, figure, [("earlier_t1w_preproc", "first"), ("earlier_brain_mask", "first_mask")]),

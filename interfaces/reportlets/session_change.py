@@ -111,12 +111,11 @@ def draw_session_change(
     planes = chosen_planes(regions, box)
     upper = Mosaic(box, (planes,), top=54.0)
     lower = Mosaic(box, (planes,), top=upper.height + 28)
-    scale = SCALE if calibrated else own_scale(np.asanyarray(values.dataobj, dtype=np.float32))
+    scale = SCALE if calibrated else own_scale(values)
     marked = np.asanyarray(regions.dataobj)
     body = [colour_bar(*scale, calibrated=calibrated)]
     for mosaic, scan, name in ((upper, first, names[0]), (lower, second, names[1])):
-        data = np.nan_to_num(np.asanyarray(scan.dataobj, dtype=np.float32))
-        body.append(mosaic.raster(painter(data, scan.affine, mosaic.limits(scan, mask), values, scale)))
+        body.append(mosaic.raster(painter(scan, mosaic.limits(scan, mask), values, scale)))
         for number, colour, title in ((1, APPEARED, "Appeared"), (2, DISAPPEARED, "Disappeared")):
             inside = (marked == number).astype(np.float32)
             lines = mosaic.contours(functools.partial(sample, inside, regions.affine), [0.5])

@@ -67,13 +67,11 @@ def draw_topology(
     -------
     The SVG document.
     """
-    data = np.nan_to_num(np.asanyarray(scan.dataobj, dtype=np.float32))
-    map_data = np.nan_to_num(np.asanyarray(values.dataobj, dtype=np.float32))
     box = bounding_box(mask if mask is not None else scan)
     mosaic = _through_largest(Mosaic.of(box, counts=COUNTS), rows)
     limits = mosaic.limits(scan, mask)
-    low, high = SCALE if calibrated else own_scale(map_data)
-    draw = painter(data, scan.affine, limits, values, (low, high))
+    low, high = SCALE if calibrated else own_scale(values)
+    draw = painter(scan, limits, values, (low, high))
     body = [mosaic.raster(draw)]
     if regions is not None:
         inside = (np.asanyarray(regions.dataobj) > 0).astype(np.float32)
@@ -85,16 +83,15 @@ def draw_topology(
 
 
 def painter(
-    data: np.ndarray, affine: np.ndarray, limits: tuple[float, float], values: nib.Nifti1Image,
-    scale: tuple[float, float],
+    scan: nib.Nifti1Image, limits: tuple[float, float], values: nib.Nifti1Image, scale: tuple[float, float]
 ) -> Callable[[np.ndarray], np.ndarray]:  # fmt: skip
     """Make what draws a scan in grey with a map blended in where it is high: world points to RGB uint8."""
-    found_in = np.nan_to_num(np.asanyarray(values.dataobj, dtype=np.float32))
+    data, found_in = (np.nan_to_num(np.asanyarray(i.dataobj, dtype=np.float32)) for i in (scan, values))
     low, high = scale
     colours, norm = matplotlib.colormaps[COLOUR_MAP], Normalize(low, high)
 
     def draw(points: np.ndarray) -> np.ndarray:
-        grey = to_grey(sample(data, affine, points), limits).astype(np.float32)[..., None]
+        grey = to_grey(sample(data, scan.affine, points), limits).astype(np.float32)[..., None]
         found = sample(found_in, values.affine, points)
         strength = np.clip((found - low) / (0.25 * (high - low)), 0, 0.85)[..., None]
         painted = colours(0.25 + 0.75 * np.clip(norm(found), 0, 1), bytes=True)[..., :3]
@@ -103,9 +100,10 @@ def painter(
     return draw
 
 
-def own_scale(values: np.ndarray) -> tuple[float, float]:
+def own_scale(values: nib.Nifti1Image) -> tuple[float, float]:
     """Give where colours begin and end on a map without a scale: its 80 and 99.9 % quantiles."""
-    held = values[values != 0]
+    data = np.nan_to_num(np.asanyarray(values.dataobj, dtype=np.float32))
+    held = data[data != 0]
     if held.size < 2:
         return 0.0, 1.0
     low, high = np.quantile(held, [0.8, 0.999])

@@ -11,10 +11,7 @@ from torch import nn
 
 from hyperprep.models.nets.atlas import Alignment, Atlas
 from hyperprep.models.nets.head_unet import ConvBlock, LabelConditioned, Pointwise
-from hyperprep.models.nn.tissue import intensity_bins, log_likelihoods
-
-BINS = 64
-"""Bins of the tissues' intensity distributions."""
+from hyperprep.models.nn.tissue import BINS, intensity_bins, log_likelihoods
 
 RESEMBLES = 0.5
 """Correlation inside the brain from which on an image has a usual contrast."""

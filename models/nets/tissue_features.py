@@ -9,10 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hyperprep.models.nn.tissue import intensity_bins, log_likelihoods
-
-BINS = 64
-"""Bins of the tissues' intensity distributions."""
+from hyperprep.models.nn.tissue import BINS, intensity_bins, log_likelihoods
 
 KINDS = 3
 """White matter, grey matter, fluid."""

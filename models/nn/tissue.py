@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+BINS = 64
+"""Bins of the tissues' intensity distributions in every network."""
+
 _FLOOR = 0.02
 """Share of each distribution that is spread over all intensities."""
 
@@ -22,7 +25,7 @@ def intensity_bins(values: torch.Tensor, bins: int) -> torch.Tensor:
 
 @torch.no_grad()
 def log_likelihoods(
-    values: torch.Tensor, prior: torch.Tensor, *, bins: int = 64, width: float = 1.5, iterations: int = 5
+    values: torch.Tensor, prior: torch.Tensor, *, bins: int = BINS, width: float = 1.5, iterations: int = 5
 ) -> torch.Tensor:
     """Estimate how likely each intensity is in each class, by expectation maximisation.
 
