@@ -116,6 +116,8 @@ class Settings:
         Group level: text file with the labels of the participants who are controls of those maps.
     labels
         Regions to segment: names, FreeSurfer numbers, super-regions or ``all``.
+    uncertainty
+        Map how uncertain the segmentation is at each voxel.
     few_shot
         Pairs (name, folder): tasks given by examples, done to every scan.
     skull_strip_t1w
@@ -174,6 +176,7 @@ class Settings:
     topology_mask: bool = False
     controls: Path | None = None
     labels: tuple[str, ...] = ("all",)
+    uncertainty: bool = False
     few_shot: tuple[tuple[str, Path], ...] = ()
     skull_strip_t1w: str = "auto"
     weights_dir: Path | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,17 @@ class Figures:
         return list(self) if len(self) <= MANY else self._key_figures
 
 
-def write_table(rows: Iterable[Mapping[str, Any]], path: Path, columns: Sequence[str] = ()) -> None:
+def _quality_figure(name: str) -> dict[str, str]:
+    return {"Description": f"Quality figure {name!r} of the scan's quality JSON file"}
+
+
+def write_table(
+    rows: Iterable[Mapping[str, Any]],
+    path: Path,
+    columns: Sequence[str] = (),
+    *,
+    describe: Callable[[str], dict[str, str]] = _quality_figure,
+) -> None:
     """Write rows as TSV, one after the other, and beside it a JSON dictionary of the columns.
 
     Parameters
@@ -85,6 +95,8 @@ def write_table(rows: Iterable[Mapping[str, Any]], path: Path, columns: Sequence
         The table; it appears when it is complete.
     columns
         Names of the columns in order; those of the rows when empty, which are then read twice.
+    describe
+        Gives the dictionary's entry of a column by its name.
     """
     if not columns:
         rows = list(rows)
@@ -102,7 +114,7 @@ def write_table(rows: Iterable[Mapping[str, Any]], path: Path, columns: Sequence
     }
     for name in columns:
         if name not in KEYS:
-            described[name] = {"Description": f"Quality figure {name!r} of the scan's quality JSON file"}
+            described[name] = describe(name)
     write_atomically(path.with_suffix(".json"), json.dumps(described, indent=2) + "\n")
 
 

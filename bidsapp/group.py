@@ -15,6 +15,7 @@ from hyperprep.bidsapp.figures import MANY, Figures, write_table
 from hyperprep.bidsapp.logs import LOGGER
 from hyperprep.bidsapp.participants import available_participants
 from hyperprep.bidsapp.reports.group import write_group_page
+from hyperprep.bidsapp.volumes import write_volumes
 from hyperprep.exceptions import NoInputError
 
 TABLE = "group_quality.tsv"
@@ -64,6 +65,7 @@ def run_group(settings: Settings) -> int:
         done = len(figures)
     if missing:
         LOGGER.warning("without results: %s", ", ".join(f"sub-{label}" for label in missing))
+    volumes = write_volumes(settings.output_dir, chosen, settings.session_label)
     cohort = write_cohort_lambda(settings.output_dir, chosen, settings.session_label)
     tuned = "" if cohort is None else f" Lambda that suits all scans together: {cohort:.2f} ({LAMBDA_TABLE})."
     if settings.controls is not None:
@@ -72,6 +74,8 @@ def run_group(settings: Settings) -> int:
             f" Statistics of {len(made.controls)} controls in {STATISTICS}: run the participant level with "
             "--topology again."
         )
+    if volumes is not None:
+        tuned = f" Volumes: {volumes}.{tuned}"
     note = f"; without results: {', '.join(missing)}" if missing else ""
     print(f"HyperPrep group level: {done} scan(s) in {table}{note}. Page: {page}.{tuned}")
     return 1 if missing else 0

@@ -33,6 +33,7 @@ class _ConditionalSegmentationInputSpec(_ModelInputSpec):
     labels = traits.List(
         traits.Str, ["all"], usedefault=True, desc="names, FreeSurfer numbers, super-regions or all"
     )
+    save_uncertainty = traits.Bool(False, usedefault=True, desc="write the entropy of the probabilities")
     save_probsegs = traits.Bool(False, usedefault=True, desc="write one probability map per label")
 
 
@@ -52,7 +53,12 @@ class _ConditionalSegmentationOutputSpec(_MetricsOutputSpec):
         File(exists=True), desc="probability maps of grey matter, white matter, CSF, in this order"
     )
     out_probsegs = OutputMultiObject(File(exists=True), desc="one probability map per label asked for")
-    out_volumes = File(exists=True, desc="TSV of the volumes from probabilities: index, name, volume_mm3")
+    out_entropy = File(exists=True, desc="entropy of the structures' probabilities inside the brain, bits")
+    out_volumes = File(
+        exists=True,
+        desc="TSV of the volumes from probabilities: index, name, volume_mm3, relative_volume (to the "
+        "average structure scaled to this head), expected_dice; last the estimated total intracranial volume",
+    )
 
 
 class ConditionalSegmentation(ModelInterface):
@@ -88,6 +94,7 @@ class ConditionalSegmentation(ModelInterface):
             mask=read_mask(mask, like=scan) if mask else rough_mask,
             trust_mask=self.inputs.trust_mask and bool(mask),
             probabilities=self.inputs.save_probsegs,
+            uncertainty=self.inputs.save_uncertainty,
             **self._model_options(),
         )
 
@@ -108,7 +115,10 @@ class ConditionalSegmentation(ModelInterface):
             self._results["out_probsegs"] = [
                 save(img, f"label-{name}_probseg") for name, img in made.probsegs.items()
             ]
-        return {"weights_sha256": digest, "labels": " ".join(self.inputs.labels)}
+        if made.entropy is not None:
+            self._results["out_entropy"] = save(made.entropy, "entropy")
+        entropy = made.metadata["mean_entropy"]
+        return {"weights_sha256": digest, "mean_entropy": entropy, "labels": " ".join(self.inputs.labels)}
 
     def _place(self, scan: Any) -> tuple[Any, Any]:
         """Give the map from template to scan, and the rough brain mask where the brain had to be located."""

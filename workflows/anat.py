@@ -163,7 +163,11 @@ def init_anat_wf(
         dof=settings.dof, on_failure=settings.on_failure, omp_nthreads=settings.omp_nthreads, voxels=both
     )
     segment_wf = init_segment_wf(
-        labels=settings.labels, use_mask=source != "network", voxels=scan.voxels, **model
+        labels=settings.labels,
+        use_mask=source != "network",
+        uncertainty=settings.uncertainty,
+        voxels=scan.voxels,
+        **model,
     )
     registration: dict[str, Any] = {
         "lam": settings.lam,
@@ -294,18 +298,21 @@ def _add_sinks(
     stripped = bool(scan.skull_stripped) or settings.skull_strip == "skip"
     folders: dict[str, Any] = {"bids_dir": settings.bids_dir, "output_dir": settings.output_dir}
     used = scan if mask_source(scan, settings) == "derivative" else replace(scan, mask=None, mask_uri=None)
-    native_wf = init_ds_native_wf(scan=used, skull_stripped=stripped, **folders)
+    native_wf = init_ds_native_wf(
+        scan=used, skull_stripped=stripped, uncertainty=settings.uncertainty, **folders
+    )
     transforms_wf = init_ds_transforms_wf(scan=scan, template=template, **folders)
     inputnode, outputnode, conform_wf, segment_wf, register_wf = (
         workflow.get_node(name)
         for name in ("inputnode", "outputnode", "conform_wf", "segment_wf", "register_wf")
     )
     resampled = ("brain_mask", "dseg", "tissue_dseg", "tissues")
+    maps = ("entropy",) if settings.uncertainty else ()
     workflow.connect([
         (conform_wf, native_wf, [("outputnode.t1w_preproc", "inputnode.t1w_preproc")]),
         (segment_wf, native_wf, [
             (f"outputnode.{field}", f"inputnode.{field}")
-            for field in (*resampled, "dseg_legend", "tissue_legend", "volumes")
+            for field in (*resampled, "dseg_legend", "tissue_legend", "volumes", *maps)
         ]),
         (quality, native_wf, [("segmentation_meta", "inputnode.segmentation_meta")]),
         (register_wf, transforms_wf, [
@@ -351,6 +358,7 @@ def _add_reportlets(
     reportlets_wf = init_anat_reportlets_wf(
         output_dir=settings.output_dir,
         template_name=template.name,
+        uncertainty=settings.uncertainty,
         voxels=scan.voxels,
         template_voxels=template.voxels,
     )
@@ -367,7 +375,8 @@ def _add_reportlets(
         (conform_wf, reportlets_wf, [("outputnode.t1w_preproc", "inputnode.t1w_preproc")]),
         (prealign_wf, reportlets_wf, [("outputnode.t1w_affine", "inputnode.t1w_affine")]),
         (segment_wf, reportlets_wf, [
-            (f"outputnode.{field}", f"inputnode.{field}") for field in ("brain_mask", "dseg", "volumes")
+            (f"outputnode.{field}", f"inputnode.{field}")
+            for field in ("brain_mask", "dseg", "volumes", *(["entropy"] if settings.uncertainty else []))
         ]),
         (register_wf, reportlets_wf, [
             ("outputnode.t1w_std", "inputnode.t1w_std"),

@@ -20,6 +20,7 @@ BIDSIGNORE = ("*.html", "logs", "figures", "*_xfm.*", "*_quality.json", "*_topol
 
 TISSUES = ("GM", "WM", "CSF")
 _SEGMENTATION = {"segmentation": SEGMENTATION_NAME, "suffix": "dseg"}
+_ENTROPY = {"segmentation": SEGMENTATION_NAME, "desc": "entropy", "suffix": "probseg"}
 PREPROC = {"desc": "preproc", "suffix": "T1w"}
 _MASK = {"desc": "brain", "suffix": "mask"}
 _DESCRIPTIONS = {
@@ -28,6 +29,7 @@ _DESCRIPTIONS = {
     "dseg": "Structures with FreeSurfer's label numbers",
     "tissue_dseg": "Tissues: 1 grey matter, 2 white matter, 3 cerebrospinal fluid",
     "tissues": "Probability of a tissue",
+    "entropy": "Uncertainty: entropy of the structures' probabilities inside the brain, in bits",
     "volumes": "Volumes of the structures, from probabilities",
 }
 
@@ -84,6 +86,7 @@ def init_ds_native_wf(
     bids_dir: Path,
     output_dir: Path,
     skull_stripped: bool = False,
+    uncertainty: bool = False,
     name: str = "ds_native_wf",
 ) -> Workflow:
     """Store what lies on the scan's own grid.
@@ -96,6 +99,8 @@ def init_ds_native_wf(
         Raw data set and root of the derivatives.
     skull_stripped : bool
         Whether the scan has no skull.
+    uncertainty : bool
+        Whether ``entropy`` comes in and is stored.
     name : str
         Name of the workflow.
 
@@ -103,6 +108,8 @@ def init_ds_native_wf(
     ------
     t1w_preproc, brain_mask, dseg, dseg_legend, tissue_dseg, tissue_legend, tissues, volumes
         What is stored: images, TSV files, and the probability maps of grey matter, white matter, CSF.
+    entropy
+        With ``uncertainty``: the segmentation's uncertainty.
     segmentation_meta
         Further fields of the segmentations' sidecars.
 
@@ -113,6 +120,7 @@ def init_ds_native_wf(
     """
     workflow = Workflow(name=name)
     fields = ["t1w_preproc", "brain_mask", "dseg", "dseg_legend", "tissue_dseg", "tissue_legend", "tissues"]
+    fields += ["entropy"] if uncertainty else []
     inputnode = pe.Node(
         niu.IdentityInterface(fields=[*fields, "volumes", "segmentation_meta"]), name="inputnode"
     )
@@ -126,6 +134,8 @@ def init_ds_native_wf(
         "Sources": [dseg_uri],
         "SpatialReference": raw,
         "volume_mm3": {"Description": "Volume", "Units": "mm^3"},
+        "relative_volume": {"Description": "Volume divided by the average brain's, scaled to this head"},
+        "expected_dice": {"Description": "Overlap with the truth (Dice) if the probabilities are right"},
     }
     sinks: dict[str, dict[str, Any]] = {
         "t1w_preproc": {**PREPROC, **corrected},
@@ -137,10 +147,12 @@ def init_ds_native_wf(
         "tissues": {"suffix": "probseg", "label": list(TISSUES), **made},
         "volumes": {**_SEGMENTATION, "desc": "volumes", "extension": ".tsv", **volumes_meta},
     }
+    if uncertainty:
+        sinks["entropy"] = {**_ENTROPY, **made, "Units": "bit"}
     for field, keywords in sinks.items():
         sink = derivative_sink(scan, output_dir, field, **keywords, Description=_DESCRIPTIONS.get(field))
         workflow.connect([(inputnode, sink, [(field, "in_file")])])
-        if field in ("dseg", "tissue_dseg", "tissues"):
+        if field in ("dseg", "tissue_dseg", "tissues", "entropy"):
             workflow.connect([(inputnode, sink, [("segmentation_meta", "meta_dict")])])
         if field == "t1w_preproc":
             workflow.connect([(sink, outputnode, [("out_file", "t1w_preproc")])])

@@ -15,6 +15,7 @@ from hyperprep.interfaces.reportlets import (
     LambdaCurve,
     LambdaSlider,
     Summary,
+    UncertaintyMap,
     WarpedGrid,
 )
 from hyperprep.workflows.memory import SCAN_VOXELS, TEMPLATE_VOXELS, needed_gb
@@ -130,6 +131,7 @@ def init_anat_reportlets_wf(
     *,
     output_dir: Path | str,
     template_name: str,
+    uncertainty: bool = False,
     voxels: int = SCAN_VOXELS,
     template_voxels: int = TEMPLATE_VOXELS,
     name: str = "anat_reportlets_wf",
@@ -143,6 +145,8 @@ def init_anat_reportlets_wf(
         Root of the derivatives; figures go to ``sub-<label>/figures``.
     template_name : str
         Name of the template, for the figures' labels.
+    uncertainty : bool
+        Whether ``entropy`` comes in and is drawn.
     voxels, template_voxels : int
         Number of voxels of the scan and of the template; memory is reserved for them.
     name : str
@@ -158,6 +162,8 @@ def init_anat_reportlets_wf(
         Template, its brain mask and its structures.
     t1w_affine, t1w_std
         Scan on the template's grid after the affine alignment only, and after the deformation.
+    entropy
+        With ``uncertainty``: entropy of the structures' probabilities, own grid, bits.
     dseg_std
         Structures of the scan on the template's grid.
     jacobian
@@ -181,7 +187,8 @@ def init_anat_reportlets_wf(
         All warnings in words, those that follow from the figures included.
     """
     workflow = pe.Workflow(name=name)
-    inputnode = pe.Node(niu.IdentityInterface(fields=list(INPUTS)), name="inputnode")
+    maps = ["entropy"] if uncertainty else []
+    inputnode = pe.Node(niu.IdentityInterface(fields=[*INPUTS, *maps]), name="inputnode")
     outputnode = pe.Node(niu.IdentityInterface(fields=["warnings"]), name="outputnode")
 
     summary = pe.Node(Summary(), name="summary")
@@ -240,7 +247,15 @@ def init_anat_reportlets_wf(
         (summary, outputnode, [("warnings", "warnings")]),
     ])  # fmt: skip
 
-    figures = (summary, alignment, segmentation, grid, jacobian, curve, slider)
+    figures = [summary, alignment, segmentation, grid, jacobian, curve, slider]
+    if uncertainty:
+        entropy = pe.Node(UncertaintyMap(), name="uncertainty", mem_gb=needed_gb("drawing", voxels))
+        figures.append(entropy)
+        workflow.connect([
+            (inputnode, entropy, [
+                ("t1w_preproc", "in_file"), ("entropy", "entropy"), ("brain_mask", "in_mask")
+            ]),
+        ])  # fmt: skip
     _store_figures(workflow, inputnode, figures, output_dir)
     return workflow
 

@@ -20,6 +20,7 @@ def init_segment_wf(
     labels: Sequence[str] = ("all",),
     use_mask: bool = False,
     in_template_frame: bool = False,
+    uncertainty: bool = False,
     device: str = "cpu",
     omp_nthreads: int = 1,
     weights_dir: Path | None = None,
@@ -38,6 +39,8 @@ def init_segment_wf(
         the brain.
     in_template_frame : bool
         The scan lies in the template's frame; no transform comes in.
+    uncertainty : bool
+        Also map the entropy of the structures' probabilities.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     omp_nthreads : int
@@ -72,6 +75,8 @@ def init_segment_wf(
         Grey matter 1, white matter 2, CSF 3, and their TSV.
     tissues
         Probability maps of grey matter, white matter and CSF.
+    entropy
+        With ``uncertainty``: entropy of the probabilities, bits.
     volumes, volumes_metrics
         TSV and JSON of the structures' volumes.
     segment_metrics
@@ -83,7 +88,12 @@ def init_segment_wf(
         "the image's own grid by a convolutional network conditioned on the label asked for [@conemos], "
         "trained on synthetic images only [@synthseg].\n"
     )
+    if uncertainty:
+        workflow.__desc__ += (
+            "Its uncertainty is the entropy of the structures' probabilities at each voxel.\n"
+        )
     results = ["dseg", "dseg_legend", "all_dseg", "tissue_dseg", "tissue_legend", "tissues"]
+    results += ["entropy"] if uncertainty else []
     inputnode = pe.Node(
         niu.IdentityInterface(fields=["t1w", "t1w2template_xfm", "t1w_mask"]), name="inputnode"
     )
@@ -95,7 +105,10 @@ def init_segment_wf(
     )
     segment = model_node(
         ConditionalSegmentation(
-            labels=list(labels), trust_mask=use_mask, in_template_frame=in_template_frame
+            labels=list(labels),
+            trust_mask=use_mask,
+            in_template_frame=in_template_frame,
+            save_uncertainty=uncertainty,
         ),
         name="segment",
         device=device,

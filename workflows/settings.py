@@ -211,6 +211,8 @@ class AnatSettings:
         Raw data set (for the BIDS URIs of the sources) and root of the derivatives.
     labels : tuple of str
         Structures to segment: names, FreeSurfer numbers, super-regions or ``"all"``.
+    uncertainty : bool
+        Map the entropy of the segmentation's probabilities.
     lam : float or "auto"
         Regularisation weight of the registration, in [0, 1]; ``"auto"`` searches it per image pair.
     lambda_regions : tuple of str
@@ -258,6 +260,7 @@ class AnatSettings:
     bids_dir: Path
     output_dir: Path
     labels: tuple[str, ...] = ("all",)
+    uncertainty: bool = False
     lam: float | Literal["auto"] = "auto"
     lambda_regions: tuple[str, ...] = ()
     refine: Literal["ncc", "none"] = "ncc"

@@ -75,6 +75,13 @@ def add_workflow_options(parser: ArgumentParser) -> None:
         help="regions to segment: names, FreeSurfer numbers, super-regions, or all (default: all)",
     )
     group.add_argument(
+        "--uncertainty",
+        dest="uncertainty",
+        action="store_true",
+        help="map how uncertain the segmentation is: entropy of the structures' probabilities at each voxel, "
+        "in bits",
+    )
+    group.add_argument(
         "--few-shot",
         "--few_shot",
         dest="few_shot",

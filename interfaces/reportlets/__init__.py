@@ -10,6 +10,7 @@ from hyperprep.interfaces.reportlets.session_change import SessionChangeMap
 from hyperprep.interfaces.reportlets.slider import LambdaSlider
 from hyperprep.interfaces.reportlets.summary import Summary
 from hyperprep.interfaces.reportlets.topology import TopologyMap
+from hyperprep.interfaces.reportlets.uncertainty import UncertaintyMap
 
 __all__ = [
     "BeforeAfter",
@@ -21,5 +22,6 @@ __all__ = [
     "SessionChangeMap",
     "Summary",
     "TopologyMap",
+    "UncertaintyMap",
     "WarpedGrid",
 ]

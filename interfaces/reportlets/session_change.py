@@ -22,7 +22,15 @@ from scipy import ndimage
 from hyperprep.interfaces.reportlets.alignment import save_report
 from hyperprep.interfaces.reportlets.mosaic import WIDTH, Mosaic, document, line_element
 from hyperprep.interfaces.reportlets.slices import Box, Plane, bounding_box, sample, spread_planes
-from hyperprep.interfaces.reportlets.topology import SCALE, colour_bar, own_scale, painter, region_table
+from hyperprep.interfaces.reportlets.topology import (
+    CALIBRATED,
+    SCALE,
+    UNCALIBRATED,
+    colour_bar,
+    own_scale,
+    painter,
+    region_table,
+)
 
 PLANES = 5
 """Axial planes in each row."""
@@ -113,7 +121,7 @@ def draw_session_change(
     lower = Mosaic(box, (planes,), top=upper.height + 28)
     scale = SCALE if calibrated else own_scale(values)
     marked = np.asanyarray(regions.dataobj)
-    body = [colour_bar(*scale, calibrated=calibrated)]
+    body = [colour_bar(*scale, title=CALIBRATED if calibrated else UNCALIBRATED)]
     for mosaic, scan, name in ((upper, first, names[0]), (lower, second, names[1])):
         body.append(mosaic.raster(painter(scan, mosaic.limits(scan, mask), values, scale)))
         for number, colour, title in ((1, APPEARED, "Appeared"), (2, DISAPPEARED, "Disappeared")):

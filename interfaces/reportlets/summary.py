@@ -158,7 +158,18 @@ def _plain(key: str, value: Any) -> str:
     return "n/a" if value is None else measure_of(key).text(value)
 
 
-_SPELLINGS = {"csf": "CSF", "VentralDC": "Ventral DC"}
+_SPELLINGS = {
+    "csf": "CSF",
+    "VentralDC": "Ventral DC",
+    "EstimatedTotalIntraCranialVol": "Intracranial volume, estimated",
+}
+_OVERLAPS = {
+    "dice": ("Dice", "Overlap with the template's structure after the deformation, mean of both sides"),
+    "quality": (
+        "Expected Dice",
+        "Overlap with the truth that the segmentation's own probabilities promise, mean of both sides",
+    ),
+}
 
 
 def structure_rows(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
@@ -173,7 +184,8 @@ def structure_rows(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[st
 
     Returns
     -------
-    Structures with ``left``, ``right``, ``total`` (mL) and ``dice`` (mean over the sides), as far as known.
+    Structures with ``left``, ``right``, ``total`` (mL), and means over the sides ``dice`` and ``quality``
+    (``expected_dice``), as far as known.
 
     Examples
     --------
@@ -182,22 +194,25 @@ def structure_rows(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[st
     {'Thalamus': {'left': 7.0, 'right': 8.0, 'total': 15.0, 'dice': 0.85}}
     """
     rows: dict[str, dict[str, float]] = {}
-    overlaps: dict[str, list[float]] = {}
-    for name, size in zip(volumes["name"].astype(str), volumes["volume_mm3"], strict=True):
+    means: dict[tuple[str, str], list[float]] = {}
+    promised = volumes["expected_dice"] if "expected_dice" in volumes else [None] * len(volumes)
+    for name, size, quality in zip(volumes["name"].astype(str), volumes["volume_mm3"], promised, strict=True):
         match = _SIDE.match(name)
         base = _SIDE.sub("", name).replace("-", " ")
         base = base[:1].upper() + base[1:]
         for word, written in _SPELLINGS.items():
             base = base.replace(word, written)
         rows.setdefault(base, {})[match[1].lower() if match else "total"] = float(size) / 1000
-        overlap = as_number(metrics.get(f"dice_{name}"))
-        if overlap is not None:
-            overlaps.setdefault(base, []).append(overlap)
+        for key, value in (("dice", metrics.get(f"dice_{name}")), ("quality", quality)):
+            number = as_number(value)
+            if number is not None:
+                means.setdefault((base, key), []).append(number)
     for base, row in rows.items():
         if "left" in row and "right" in row:
             row.setdefault("total", row["left"] + row["right"])
-        if base in overlaps:
-            row["dice"] = round(sum(overlaps[base]) / len(overlaps[base]), 6)
+        for key in ("dice", "quality"):
+            if (base, key) in means:
+                row[key] = round(sum(means[base, key]) / len(means[base, key]), 6)
     return rows
 
 
@@ -209,15 +224,14 @@ def _ml(value: float | None) -> str:
 def _volumes_table(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
     """Volumes, asymmetry and overlap of every structure."""
     rows = structure_rows(volumes, metrics)
-    with_dice = any("dice" in row for row in rows.values())
+    shown = [key for key in ("dice", "quality") if any(key in row for row in rows.values())]
     lines = []
     for name, row in rows.items():
         cells = [_ml(row.get(side)) for side in ("left", "right", "total")]
         both = row.get("left", 0.0) + row.get("right", 0.0)
         paired = "left" in row and "right" in row and both > 0
         cells.append(f"{200 * (row['left'] - row['right']) / both:+.1f}" if paired else "")
-        if with_dice:
-            cells.append(f"{row['dice']:.3f}" if "dice" in row else "")
+        cells += [f"{row[key]:.3f}" if key in row else "" for key in shown]
         numbers = "".join(f'<td class="hp-number">{cell}</td>' for cell in cells)
         lines.append(f'<tr><th scope="row">{escape(name)}</th>{numbers}</tr>')
     heads = [
@@ -226,9 +240,7 @@ def _volumes_table(volumes: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
         ("Total (mL)", ""),
         ("L &minus; R (%)", "100 · (L &minus; R) / mean of both"),
     ]
-    heads += [
-        ("Dice", "Overlap with the template's structure after the deformation, mean of both sides")
-    ] * with_dice
+    heads += [_OVERLAPS[key] for key in shown]
     head = "".join(
         f'<th scope="col" class="hp-number" title="{about}">{label}</th>' for label, about in heads
     )

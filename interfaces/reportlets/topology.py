@@ -27,6 +27,9 @@ COUNTS = (4, 5, 5)
 SCALE = (2.0, 8.0)
 """z-scores at which the colours begin and end; the same in every report."""
 
+CALIBRATED, UNCALIBRATED = "z-score against controls", "score in nats, not calibrated: no controls"
+"""What the colours mean."""
+
 COLOUR_MAP = "inferno"
 OUTLINE = "#3ddbd9"
 ROWS = 12
@@ -77,7 +80,7 @@ def draw_topology(
         inside = (np.asanyarray(regions.dataobj) > 0).astype(np.float32)
         lines = mosaic.contours(lambda points: sample(inside, regions.affine, points), [0.5])
         body.append(line_element(lines, OUTLINE, "Region"))
-    body += [colour_bar(low, high, calibrated=calibrated), mosaic.marks()]
+    body += [colour_bar(low, high, title=CALIBRATED if calibrated else UNCALIBRATED), mosaic.marks()]
     listed, height = region_table(rows, mosaic.height) if rows is not None else ([], mosaic.height)
     return document([*body, *listed], height=height, label="Topology change", kind="hp-topology")
 
@@ -123,13 +126,12 @@ def _through_largest(mosaic: Mosaic, rows: pd.DataFrame | None) -> Mosaic:
     return Mosaic(mosaic.box, tuple(moved), top=mosaic.top)
 
 
-def colour_bar(low: float, high: float, *, calibrated: bool) -> str:
+def colour_bar(low: float, high: float, *, title: str) -> str:
     """Draw the scale of the colours at the upper right."""
     left, width = WIDTH - 330, 240
     strip = matplotlib.colormaps[COLOUR_MAP](np.linspace(0.25, 1, 240)[None].repeat(4, 0), bytes=True)[
         ..., :3
     ]
-    title = "z-score against controls" if calibrated else "score in nats, not calibrated: no controls"
     elements = [
         f'<text x="{left - 10}" y="15" text-anchor="end">{title}</text>',
         f'<image x="{left}" y="4" width="{width}" height="11" preserveAspectRatio="none" '

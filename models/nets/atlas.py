@@ -104,6 +104,11 @@ class Atlas(nn.Module):
         return known / known.sum(0)
 
     @torch.no_grad()
+    def sizes(self) -> torch.Tensor:
+        """Give the average number of voxels of each label, (n_labels,)."""
+        return self.get_buffer("members").float() @ self.probability("nonlinear").flatten(1).sum(1)
+
+    @torch.no_grad()
     def painted(self, alignment: Alignment) -> torch.Tensor:
         """Paint the atlas in each usual contrast, (LOOKS, *shape)."""
         return torch.einsum("lc,c...->l...", self.get_buffer("looks").float(), self.probability(alignment))

@@ -107,6 +107,22 @@ class AtlasUNet(LabelConditioned):
         posterior = torch.softmax(log_prior + likelihood, dim=1).view(*self.shape, -1)
         return posterior, (likelihood[:, 1:] - likelihood[:, :1]).view(*self.shape, -1)
 
+    def likelihood_ratios(self, image: torch.Tensor) -> torch.Tensor:
+        """Give by intensity how much likelier each tissue is than tissue 0: logs, (BINS, n_tissues - 1).
+
+        Parameters
+        ----------
+        image
+            (*shape) in [0, 1]; the distributions are estimated from it.
+        """
+        table = self._distributions(image)
+        return table[:, 1:] - table[:, :1]
+
+    @property
+    def evidence_weights(self) -> torch.Tensor:
+        """How much each tissue's ratio adds to each label's logit, (n_labels, n_tissues - 1)."""
+        return self.trust[1] * self.atlas.get_buffer("tissue").float()[:, 1:]
+
     def _distributions(self, image: torch.Tensor) -> torch.Tensor:
         """Estimate the log-probability of each intensity in each tissue, (BINS, n_tissues)."""
         every = torch.zeros(self.shape, dtype=torch.bool, device=image.device)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from hyperprep.exceptions import UsageError, WeightsError
-from hyperprep.models.spatial.images import robust_rescale
+from hyperprep.models.spatial.images import robust_range, scaled_between
 from hyperprep.models.spatial.labels import Region
 from hyperprep.models.weights import WeightsEntry
 
@@ -65,8 +65,13 @@ def rescaled(values: np.ndarray, inside: np.ndarray, entry: WeightsEntry) -> np.
     WeightsError
         When the metadata lack the rule.
     """
+    return scaled_between(values, intensity_range(values, inside, entry))
+
+
+def intensity_range(values: np.ndarray, inside: np.ndarray, entry: WeightsEntry) -> tuple[float, float]:
+    """Give the intensities that become 0 and 1; parameters and errors are those of :func:`rescaled`."""
     low, high = percentiles(entry)
-    return robust_rescale(values, inside, low=low, high=high)
+    return robust_range(values, inside, low=low, high=high)
 
 
 def template_brain(entry: WeightsEntry) -> tuple[float, np.ndarray]:
@@ -90,6 +95,15 @@ def threshold(entry: WeightsEntry, what: str) -> float:
         When the metadata lack it.
     """
     return float(_stated(entry, "threshold", what))
+
+
+def temperature(entry: WeightsEntry) -> float:
+    """Give what the structures' logits are divided by so that probabilities are right as often as they say.
+
+    It is measured after training (Guo et al. 2017, On calibration of modern neural networks); 1 where it was
+    not.
+    """
+    return float(entry.metadata.get("calibration", {}).get("temperature", 1.0))
 
 
 def structures(entry: WeightsEntry) -> tuple[int, ...]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nibabel as nb
 import numpy as np
@@ -16,54 +15,15 @@ from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
+from hyperprep.models.predict.labelling import Evidence, Labelling, Segmentation
 from hyperprep.models.predict.normalise import deform_onto_atlas
-from hyperprep.models.predict.rules import check_known, rescaled, structures, threshold
-from hyperprep.models.predict.sampling import (
-    largest_component,
-    lattice_grid,
-    main_body,
-    sample_averaged,
-    sample_volumes,
-    slabs,
-)
+from hyperprep.models.predict.rules import check_known, intensity_range, structures, temperature, threshold
+from hyperprep.models.predict.sampling import largest_component, lattice_grid, main_body, sample_averaged
 from hyperprep.models.spatial.grids import Grid
-from hyperprep.models.spatial.labels import TISSUES, Region, resolve_labels
+from hyperprep.models.spatial.images import scaled_between
+from hyperprep.models.spatial.labels import resolve_labels
 from hyperprep.models.spatial.transforms import resample
 from hyperprep.models.weights import WeightsEntry, find_weights
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """A segmented scan; every image lies on the scan's own grid.
-
-    Attributes
-    ----------
-    dseg
-        int16, FreeSurfer numbers of the leaf regions asked for, each voxel at most one.
-    leaves
-        int16, the same with all leaves, whatever was asked for: what tissues and registration need.
-    mask
-        uint8 brain mask.
-    tissues
-        "GM", "WM", "CSF": float32 probabilities.
-    probsegs
-        Probability of each region asked for, by name; filled on request.
-    regions
-        uint8 mask of each super-region asked for, by name.
-    volumes
-        One row per region asked for: index, name, volume_mm3 (from probabilities).
-    metadata
-        Digest of the weights, grid, number of voxels labelled.
-    """
-
-    dseg: nb.Nifti1Image
-    leaves: nb.Nifti1Image
-    mask: nb.Nifti1Image
-    tissues: dict[str, nb.Nifti1Image]
-    probsegs: dict[str, nb.Nifti1Image]
-    regions: dict[str, nb.Nifti1Image]
-    volumes: list[dict[str, Any]]
-    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 def segment(
@@ -74,6 +34,7 @@ def segment(
     mask: nb.Nifti1Image | None = None,
     trust_mask: bool = False,
     probabilities: bool = False,
+    uncertainty: bool = False,
     weights: str | Path | None = None,
     weights_dir: str | Path | None = None,
     device: str = "cpu",
@@ -95,6 +56,8 @@ def segment(
         Take ``mask`` as the brain mask of the result, and nothing outside it.
     probabilities
         Also give the probability of each region.
+    uncertainty
+        Also give the entropy of the probabilities at each voxel.
     weights, weights_dir, device, num_threads
         As in :func:`hyperprep.models.predict.locate.locate`.
 
@@ -120,27 +83,78 @@ def segment(
         network = load_network(entry).to(pick_device(device))
         assert isinstance(network, LabelConditioned)
         numbers = tuple(sorted(structures(entry)))
-        brain, leaves = predict_on_grid(
-            network, entry, scan, template2scan, numbers, mask, trust_mask=trust_mask
-        )
+        found = _affinely(network, entry, scan, template2scan, numbers, mask, trust_mask)
         limit = threshold(entry, "brain")
-        if brain.sum() * abs(np.linalg.det(grid.affine[:3, :3])) < 250_000:
+        if found.brain.sum() * abs(np.linalg.det(grid.affine[:3, :3])) < 250_000:
             raise ScanError(
                 "No brain was found where the affine alignment puts it. Look at the alignment in the report."
             )
-        shift = None
+        shift = evidence = None
         if isinstance(network, AtlasUNet):
-            known = (brain > limit).cpu().numpy()
+            known = (found.brain > limit).cpu().numpy()
             if trust_mask and mask is not None:
                 known = _on_grid(mask, grid, template2scan)
             onto = deform_onto_atlas(network, entry, scan, template2scan, known)
             values = onto.values * onto.inside if trust_mask else onto.values
             network.alignment = "nonlinear"
-            brain, leaves = _predict(network, entry, values, onto.inside, numbers)
+            found = _predict(network, entry, values, onto.inside, numbers)
             shift = torch.from_numpy(np.ascontiguousarray(np.moveaxis(onto.inverse.data, -1, 0)))
-        result = _Result(Grid.of(scan), grid, template2scan, numbers, brain, leaves, limit, shift)
+            evidence = _evidence(network, entry, found, scan, numbers)
+        result = Labelling(
+            Grid.of(scan), grid, template2scan, numbers, found.brain, found.logits, limit, shift, evidence,
+            temperature=temperature(entry), usual_mm3=_usual_volumes(network, entry, numbers),
+        )  # fmt: skip
         given = np.asanyarray(mask.dataobj) > 0 if trust_mask and mask is not None else None
-        return result.finish(asked, given, probabilities, entry)
+        return result.finish(asked, entry, given=given, probabilities=probabilities, uncertainty=uncertainty)
+
+
+@dataclass(frozen=True)
+class _OnGrid:
+    """Results on the network's grid.
+
+    Attributes
+    ----------
+    brain
+        (*grid) probability.
+    logits
+        (L, *grid) of the leaves.
+    trunk
+        (1, features, *grid), what the logits were made of.
+    image
+        (*grid) in [0, 1] as the network saw it.
+    limits
+        Intensities that became 0 and 1.
+    """
+
+    brain: torch.Tensor
+    logits: torch.Tensor
+    trunk: torch.Tensor
+    image: torch.Tensor
+    limits: tuple[float, float]
+
+
+def _evidence(
+    network: AtlasUNet, entry: WeightsEntry, found: _OnGrid, scan: nb.Nifti1Image, numbers: Sequence[int]
+) -> Evidence:
+    """Gather what intensities say of tissues, so that each voxel of the scan is judged by its own."""
+    names = list(entry.metadata["labels"])
+    return Evidence(
+        ratios=4 * found.trunk[0, network.own :],
+        table=network.likelihood_ratios(found.image),
+        weights=network.evidence_weights[[names.index(str(n)) for n in numbers]],
+        values=scaled_between(scan.get_fdata(dtype=np.float32), found.limits),
+    )
+
+
+def _usual_volumes(
+    network: LabelConditioned, entry: WeightsEntry, numbers: Sequence[int]
+) -> dict[int | str, float]:
+    """Give the volumes of the atlas' structures and of its brain, mm^3; nothing without an atlas."""
+    if not isinstance(network, AtlasUNet):
+        return {}
+    voxel = float(entry.metadata["grid"]["spacing_mm"]) ** 3
+    found = dict(zip(entry.metadata["labels"], (voxel * network.atlas.sizes()).tolist(), strict=True))
+    return {"brain": found["brain"], **{number: found[str(number)] for number in numbers}}
 
 
 def predict_on_grid(
@@ -162,6 +176,20 @@ def predict_on_grid(
     ScanError
         When the mask lies outside the brain's place in the template.
     """
+    found = _affinely(network, entry, scan, template2scan, numbers, mask, trust_mask)
+    return found.brain, torch.softmax(found.logits / temperature(entry), dim=0)
+
+
+def _affinely(
+    network: LabelConditioned,
+    entry: WeightsEntry,
+    scan: nb.Nifti1Image,
+    template2scan: np.ndarray,
+    numbers: Sequence[int],
+    mask: nb.Nifti1Image | None,
+    trust_mask: bool,
+) -> _OnGrid:
+    """Apply the network to the affinely aligned scan."""
     grid = lattice_grid(entry.metadata["grid"])
     if isinstance(network, AtlasUNet):
         network.alignment = "affine"
@@ -191,117 +219,20 @@ def _predict(
     values: np.ndarray,
     inside: np.ndarray | None,
     numbers: Sequence[int],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the probability of the brain (largest part only) and those of the leaves (L, *grid)."""
+) -> _OnGrid:
+    """Apply the network to intensities on its grid; of the brain, the largest part only is kept."""
     names, brain_threshold = list(entry.metadata["labels"]), threshold(entry, "brain")
     where = next(network.parameters()).device
     foreground = values > 0.1 * np.quantile(values, 0.99) if inside is None else inside
     for turn in range(2 if inside is None else 1):
-        image = torch.from_numpy(rescaled(values, foreground, entry))[None, None].to(where)
+        limits = intensity_range(values, foreground, entry)
+        image = torch.from_numpy(scaled_between(values, limits))[None, None].to(where)
         trunk = network.trunk(image)
         rows = torch.eye(len(names), device=where)
         brain = torch.sigmoid(network.label_logits(trunk, rows[[names.index("brain")]]))[0, 0]
         if turn == 0 and inside is None:
             foreground = largest_component(brain.cpu().numpy() > brain_threshold)
     logits = network.label_logits(trunk, rows[[names.index(str(n)) for n in numbers]])[0]
-    leaves = torch.softmax(logits, dim=0)
     kept = torch.from_numpy(main_body(brain.cpu().numpy() > brain_threshold, neck=2)).to(where)
     near = torch.nn.functional.max_pool3d(kept[None, None].float(), 3, 1, 1)[0, 0]
-    return brain * near, leaves
-
-
-@dataclass
-class _Result:
-    """Network results on their way to the scan's own grid.
-
-    ``shift``, (3, *grid) mm, leads from the affinely aligned image to the network's grid; None where they
-    are one.
-    """
-
-    target: Grid
-    grid: Grid
-    template2scan: np.ndarray
-    numbers: tuple[int, ...]
-    brain: torch.Tensor
-    leaves: torch.Tensor
-    brain_threshold: float
-    shift: torch.Tensor | None = None
-
-    def _places(self, points: np.ndarray) -> np.ndarray:
-        """Say where on the network's grid points of the template frame lie."""
-        if self.shift is None:
-            return points
-        return points + sample_volumes(self.shift, self.grid, points).T.numpy()
-
-    def finish(
-        self, asked: tuple[Region, ...], given: np.ndarray | None, probabilities: bool, entry: WeightsEntry
-    ) -> Segmentation:
-        """Interpolate inside the brain, decide each voxel, measure."""
-        shape = self.target.shape
-        mask, every = np.zeros(shape, np.uint8), np.zeros(shape, np.int16)
-        sums = np.zeros(len(self.numbers))
-        wanted = [region for region in asked if not region.is_leaf] if not probabilities else list(asked)
-        soft = {region.name: np.zeros(shape, np.float32) for region in wanted}
-        tissues = {name: np.zeros(shape, np.float32) for name in TISSUES}
-        leaf_index = np.array([r.index for r in asked if r.is_leaf])
-        table = torch.tensor(self.numbers, dtype=torch.int16, device=self.leaves.device)
-        members = {
-            name: self._rows([n for n in numbers if n in self.numbers]) for name, numbers in TISSUES.items()
-        }
-        members |= {region.name: self._rows(region.numbers) for region in wanted}
-        whole = {"brain"} & set(soft)
-        for slab, aligned in slabs(self.target, self.template2scan):
-            points = self._places(aligned)
-            brain = sample_volumes(self.brain[None], self.grid, points)[0]
-            inside = (
-                brain > self.brain_threshold
-                if given is None
-                else torch.from_numpy(given[slab].ravel()).to(brain.device)
-            )
-            if not inside.any():
-                continue
-            chosen = inside.cpu().numpy()
-            leaves = sample_volumes(self.leaves, self.grid, points[chosen])
-            mask[slab].reshape(-1)[chosen] = 1
-            sums += leaves.sum(dim=1).double().cpu().numpy()
-            every[slab].reshape(-1)[chosen] = table[leaves.argmax(dim=0)].cpu().numpy()
-            for collection in (tissues, soft):
-                for name, volume in collection.items():
-                    value = (
-                        torch.ones(int(inside.sum()))
-                        if name in whole
-                        else leaves[members[name]].sum(dim=0).cpu()
-                    )
-                    volume[slab].reshape(-1)[chosen] = value.numpy()
-        voxel = float(abs(np.linalg.det(self.target.affine[:3, :3])))
-        return Segmentation(
-            dseg=self._image(np.where(np.isin(every, leaf_index), every, np.int16(0))),
-            leaves=self._image(every),
-            mask=self._image(mask),
-            tissues={k: self._image(v) for k, v in tissues.items()},
-            probsegs={k: self._image(v) for k, v in soft.items()} if probabilities else {},
-            regions={
-                r.name: self._image((soft[r.name] > 0.5).astype(np.uint8)) for r in asked if not r.is_leaf
-            },
-            volumes=self._volumes(asked, sums * voxel, mask.sum() * voxel),
-            metadata={
-                "weights_sha256": entry.sha256,
-                "weights": entry.name,
-                "resolution_mm": float(self.grid.spacing[0]),
-                "deformed_onto_atlas": self.shift is not None,
-            },
-        )
-
-    def _rows(self, numbers: Sequence[int]) -> list[int]:
-        return [self.numbers.index(n) for n in numbers]
-
-    def _volumes(self, asked: tuple[Region, ...], sums: np.ndarray, mask_mm3: float) -> list[dict[str, Any]]:
-        """Volumes (mm^3) from the probabilities inside the brain mask, on the scan's grid."""
-        rows = []
-        for region in asked:
-            value = mask_mm3 if region.name == "brain" else sums[self._rows(region.numbers)].sum()
-            rows.append({"index": region.index, "name": region.name, "volume_mm3": round(float(value), 1)})
-        return rows
-
-    def _image(self, data: np.ndarray) -> nb.Nifti1Image:
-        return nb.Nifti1Image(data, self.target.affine)
+    return _OnGrid(brain * near, logits, trunk, image[0, 0], limits)

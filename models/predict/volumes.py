@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import nibabel as nb
 import numpy as np
@@ -14,7 +14,12 @@ from hyperprep.models.spatial.labels import LEAVES, SUPER_REGIONS, TISSUES, Regi
 TISSUE_NUMBERS = {"GM": 1, "WM": 2, "CSF": 3}
 """Numbers of the three-tissue segmentation (the common labels of BIDS derivatives)."""
 
+INTRACRANIAL, INTRACRANIAL_NAME = 30000, "EstimatedTotalIntraCranialVol"
+"""Number and name (FreeSurfer's) of the row with the estimated total intracranial volume."""
+
 _REGIONS: dict[int, Region] = {region.index: region for region in (*SUPER_REGIONS, *LEAVES)}
+
+_LEAVES = frozenset(region.index for region in LEAVES)
 
 # ml; wide enough for children from about six years and for atrophied brains
 _PLAUSIBLE_ML = {
@@ -26,16 +31,25 @@ _PLAUSIBLE_ML = {
     "cerebellum": (60.0, 240.0),
     "Brain-Stem": (9.0, 45.0),
 }
+# of the average structure's volume, scaled to the head
+_PLAUSIBLE_SHARE = (0.4, 2.5)
+_PLAUSIBLE_SHARE_OF_FLUID = (0.1, 12.0)
 _LARGEST_SIDE_RATIO = 2.0
 _RATIO_FROM_ML = 0.5
 
 
 class VolumeRow(TypedDict):
-    """One line of the volumes table."""
+    """One line of the volumes table.
+
+    ``relative_volume`` is the volume divided by that of the average structure scaled to this head, and
+    ``expected_dice`` the overlap with the truth that the probabilities promise; both may be missing.
+    """
 
     index: int
     name: str
     volume_mm3: float
+    relative_volume: NotRequired[float | None]
+    expected_dice: NotRequired[float | None]
 
 
 def voxel_volume(img: nb.Nifti1Image) -> float:
@@ -145,13 +159,23 @@ def complete_volumes(rows: Sequence[VolumeRow], mask: nb.Nifti1Image | None = No
     known = {row["index"]: row for row in rows}
     for region in SUPER_REGIONS:
         if region.index not in known and all(number in known for number in region.numbers):
-            total = sum(known[number]["volume_mm3"] for number in region.numbers)
-            known[region.index] = VolumeRow(index=region.index, name=region.name, volume_mm3=round(total, 3))
+            known[region.index] = _sum_of([known[number] for number in region.numbers], region)
     if mask is not None:
         inside = int(np.count_nonzero(np.asanyarray(mask.dataobj)))
         volume = round(inside * voxel_volume(mask), 3)
         known[0] = VolumeRow(index=0, name="brain-mask", volume_mm3=volume)
     return [known[index] for index in sorted(known)]
+
+
+def _sum_of(parts: Sequence[VolumeRow], region: Region) -> VolumeRow:
+    """Put the rows of a region's leaves together."""
+    total = sum(part["volume_mm3"] for part in parts)
+    row = VolumeRow(index=region.index, name=region.name, volume_mm3=round(total, 3))
+    relative = [part.get("relative_volume") for part in parts]
+    if all(relative):
+        usual = sum(part["volume_mm3"] / (share or 1) for part, share in zip(parts, relative, strict=True))
+        row["relative_volume"] = round(total / usual, 3)
+    return row
 
 
 def paint_regions(dseg: nb.Nifti1Image, regions: Mapping[str, nb.Nifti1Image]) -> nb.Nifti1Image:
@@ -193,7 +217,9 @@ def paint_regions(dseg: nb.Nifti1Image, regions: Mapping[str, nb.Nifti1Image]) -
 def implausible_volumes(rows: Sequence[VolumeRow]) -> list[str]:
     """Say in words what cannot be right about a brain's volumes.
 
-    Checks total sizes against wide limits and left against right (factor two, from 0.5 ml).
+    Checks total sizes against wide limits, left against right (factor two, from 0.5 ml), and every structure
+    against the average one scaled to this head, where the rows say its relative volume (0.4 to 2.5 times as
+    large, spaces of fluid 0.1 to 12 times).
 
     Parameters
     ----------
@@ -208,8 +234,9 @@ def implausible_volumes(rows: Sequence[VolumeRow]) -> list[str]:
     Examples
     --------
     >>> rows = [VolumeRow(index=30001, name="brain", volume_mm3=300e3)]
+    >>> rows.append(VolumeRow(index=17, name="Left-Hippocampus", volume_mm3=0.0, relative_volume=0.0))
     >>> implausible_volumes(rows)
-    ['brain is 300 ml, expected 700 to 2100 ml']
+    ['brain is 300 ml, expected 700 to 2100 ml', 'Left-Hippocampus is 0 ml, 0 of the average for this head']
     """
     ml = {row["name"]: row["volume_mm3"] / 1000 for row in rows}
     remarks = [
@@ -224,7 +251,46 @@ def implausible_volumes(rows: Sequence[VolumeRow]) -> list[str]:
         small, large = sorted((ml[name], ml[other]))
         if large >= _RATIO_FROM_ML and large > _LARGEST_SIDE_RATIO * small:
             remarks.append(f"{name} is {ml[name]:.3g} ml but {other} is {ml[other]:.3g} ml")
-    return remarks
+    return remarks + [remark for row in rows if (remark := _out_of_scale(row)) is not None]
+
+
+def _out_of_scale(row: VolumeRow) -> str | None:
+    """Say in words that a leaf's volume does not go with the size of the head."""
+    share = row.get("relative_volume")
+    if share is None or math.isnan(share) or row["index"] not in _LEAVES:
+        return None
+    low, high = _PLAUSIBLE_SHARE_OF_FLUID if row["index"] in TISSUES["CSF"] else _PLAUSIBLE_SHARE
+    if low <= share <= high:
+        return None
+    return (
+        f"{row['name']} is {row['volume_mm3'] / 1000:.3g} ml, {share:.2g} of the average for this head"
+    )
+
+
+def expected_dice(hits: float, probability: float, count: int) -> float:
+    """Give the Dice coefficient that labels have with the truth if their probabilities are right.
+
+    Parameters
+    ----------
+    hits
+        Sum of the probability where the label is.
+    probability
+        Sum of the probability everywhere.
+    count
+        Number of voxels of the label.
+
+    Returns
+    -------
+    float
+        2 hits / (probability + count), which replaces truth by its expectation; NaN if nothing is there.
+
+    Examples
+    --------
+    >>> expected_dice(hits=8.0, probability=10.0, count=10)
+    0.8
+    """
+    both = probability + count
+    return 2 * hits / both if both > 0 else math.nan
 
 
 def mean_overlap(overlaps: dict[int, float]) -> float:

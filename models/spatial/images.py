@@ -201,6 +201,24 @@ def robust_rescale(
     >>> robust_rescale(np.arange(1, 6), low=0, high=100).tolist()
     [0.0, 0.25, 0.5, 0.75, 1.0]
     """
+    return scaled_between(data, robust_range(data, mask, low=low, high=high))
+
+
+def robust_range(
+    data: np.ndarray, mask: np.ndarray | None = None, *, low: float = 0.5, high: float = 99.5
+) -> tuple[float, float]:
+    """Give the two percentiles between which :func:`robust_rescale` scales; parameters are its own.
+
+    Raises
+    ------
+    ScanError
+        If nothing is inside the mask or all intensities there are equal.
+
+    Examples
+    --------
+    >>> robust_range(np.arange(1, 6), low=0, high=100)
+    (1.0, 5.0)
+    """
     inside = data[np.asarray(mask) != 0] if mask is not None else data[data != 0]
     if inside.size == 0:
         raise ScanError("There is no voxel to take the intensity range from: the mask or the image is empty.")
@@ -209,6 +227,18 @@ def robust_rescale(
         raise ScanError(
             f"Intensities inside the mask hardly vary (both percentiles are {top:g}): wrong mask?"
         )
+    return bottom, top
+
+
+def scaled_between(data: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    """Bring intensities to [0, 1], clipped.
+
+    Examples
+    --------
+    >>> scaled_between(np.array([0, 2, 9]), (1.0, 5.0)).tolist()
+    [0.0, 0.25, 1.0]
+    """
+    bottom, top = limits
     return np.clip((data.astype(np.float32) - bottom) / (top - bottom), 0, 1).astype(np.float32)
 
 

@@ -22,7 +22,11 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
     """
     extra = "".join(
         f"- {title}: {entry[key]}\n"
-        for key, title in (("hyperparameters", "Hyperparameters"), ("low_rank", "Last layer, factorised"))
+        for key, title in (
+            ("hyperparameters", "Hyperparameters"),
+            ("low_rank", "Last layer, factorised"),
+            ("calibration", "Calibration of the probabilities"),
+        )
         if key in entry
     )
     scores = "\n".join(f"| {key} | {value:g} |" for key, value in sorted(entry["scores"].items()))

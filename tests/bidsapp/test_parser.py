@@ -50,6 +50,7 @@ OPTIONS = [
     ("--symmetric", "symmetric", True),
     ("--longitudinal", "longitudinal", True),
     ("--refine none", "refine", "none"),
+    ("--uncertainty", "uncertainty", True),
     ("--topology", "topology", True),
     ("--controls {file}", "controls", "{file}"),
     ("--topology-mask", "topology_mask", True),

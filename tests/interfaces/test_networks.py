@@ -146,6 +146,8 @@ def _segmented(img: nb.Nifti1Image, **options: Any) -> SimpleNamespace:
         probsegs={"Left-Hippocampus": _image(img, 0.25, np.float32)} if options["probabilities"] else {},
         regions={},
         volumes=[{"index": 17, "name": "Left-Hippocampus", "volume_mm3": 4000.0}],
+        entropy=_image(img, 0.7, np.float32) if options["uncertainty"] else None,
+        metadata={"mean_entropy": 0.7},
     )
 
 
@@ -155,9 +157,15 @@ def test_segmentation(
     seen = fake_module("segment", _segmented)
     xfm = str(write_transform([SHIFT], tmp_path / "a.txt"))
     interface = ConditionalSegmentation(
-        in_file=scan, template2scan_xfm=xfm, labels=["hippocampus", "41"], save_probsegs=True
+        in_file=scan,
+        template2scan_xfm=xfm,
+        labels=["hippocampus", "41"],
+        save_probsegs=True,
+        save_uncertainty=True,
     )
     outputs = interface.run().outputs
+    assert nb.load(outputs.out_entropy).get_fdata().max() == pytest.approx(0.7)
+    assert json.loads(Path(outputs.out_metrics).read_text())["mean_entropy"] == 0.7
     assert set(np.unique(nb.load(outputs.out_dseg).dataobj)) == {0, 17}
     assert set(np.unique(nb.load(outputs.out_all_dseg).dataobj)) == {0, 17, 41}
     assert np.allclose(seen["template2scan"], SHIFT)

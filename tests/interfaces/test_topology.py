@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from hyperprep.exceptions import UsageError
-from hyperprep.interfaces.reportlets import SessionChangeMap
+from hyperprep.interfaces.reportlets import SessionChangeMap, UncertaintyMap
 from hyperprep.interfaces.reportlets.topology import draw_topology
 from hyperprep.interfaces.topology import REGION_COLUMNS, SessionChange, TopologyChange
 from hyperprep.models.predict import topology
@@ -211,3 +211,23 @@ def test_both_sessions_stand_in_the_same_planes(calibrated: bool, tmp_path: Path
     assert places[: len(places) // 2] == places[len(places) // 2 :], "each plane stands in both rows"
     assert {"z = 26 mm", "z = -18 mm"} <= set(places), "planes go through both regions"
     assert any(("z-score" if calibrated else "not calibrated") in text for text in texts)
+
+
+def test_uncertainty_is_drawn_where_it_is(
+    scan: str, scan_data: np.ndarray, save: Callable[..., str], workdir: Path
+) -> None:
+    from hyperprep.interfaces.reportlets.topology import painter
+    from hyperprep.interfaces.reportlets.uncertainty import SCALE
+
+    bits = np.zeros(scan_data.shape, np.float32)
+    bits[3, 3, 3] = 1.9
+    entropy = save(bits, "entropy.nii.gz")
+    made = UncertaintyMap(in_file=scan, entropy=entropy).run().outputs.out_file
+    root = ElementTree.parse(made).getroot()
+    assert "entropy in bits" in "".join(root.itertext())
+    images = nb.load(scan), nb.load(entropy)
+    draw = painter(images[0], (0.0, 100.0), images[1], SCALE)
+    places = images[0].affine @ np.array([[3, 3, 3, 1], [2, 2, 2, 1]]).T
+    certain_not, certain = draw(places[:3].T.astype(float))
+    assert np.ptp(certain_not.astype(int)) > 40, "colour"
+    assert np.ptp(certain.astype(int)) == 0, "grey"

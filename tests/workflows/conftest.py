@@ -146,6 +146,8 @@ def networks(monkeypatch: pytest.MonkeyPatch) -> None:
             probsegs={},
             regions={},
             volumes=[{"index": 17, "name": "Left-Hippocampus", "volume_mm3": 1000.0}],
+            entropy=image((dseg / 41).astype("f4")) if options["uncertainty"] else None,
+            metadata={"mean_entropy": 0.1},
         )
 
     def register(fixed: nb.Nifti1Image, moving: nb.Nifti1Image, **options: Any) -> SimpleNamespace:

@@ -73,6 +73,16 @@ def test_files_of_a_run(kind: str, settings: AnatSettings, make_scan: Callable[.
     assert sorted(written) == (GOLDEN / f"{kind}.txt").read_text().split()
 
 
+def test_uncertainty_adds_one_map(settings: AnatSettings, make_scan: Callable[..., Scan]) -> None:
+    before = {name for sink in run_graph("one_scan", settings, make_scan) for name in sink.names()}
+    found = run_graph("one_scan", dataclasses.replace(settings, uncertainty=True), make_scan)
+    added = [sink for sink in found if not before.issuperset(sink.names())]
+    assert [sink.names() for sink in added] == [
+        ["sub-CR/anat/sub-CR_seg-hyperprep_desc-entropy_probseg.nii.gz"]
+    ]
+    assert added[0]._metadata["Units"] == "bit"
+
+
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_files_of_topology_maps(
     calibrated: bool, settings: AnatSettings, make_scan: Callable[..., Scan]
