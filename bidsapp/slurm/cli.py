@@ -17,6 +17,7 @@ from hyperprep import __version__
 from hyperprep.bidsapp.cli import types
 from hyperprep.bidsapp.cli.parser import parse_settings
 from hyperprep.bidsapp.config import Settings
+from hyperprep.bidsapp.database import check_database, open_database
 from hyperprep.bidsapp.datasets import check_dataset
 from hyperprep.bidsapp.description import write_atomically
 from hyperprep.bidsapp.participants import available_participants, choose_participants, count_sessions
@@ -25,7 +26,7 @@ from hyperprep.bidsapp.preflight import check_lambda_regions
 from hyperprep.bidsapp.slurm import measured
 from hyperprep.bidsapp.slurm.job import DEFAULT_ARRAY_SIZE, ArrayJob, read_job
 from hyperprep.bidsapp.slurm.queue import largest_array, require_slurm
-from hyperprep.bidsapp.slurm.scripts import write_scripts, write_submission
+from hyperprep.bidsapp.slurm.scripts import TASK_SHARE, write_scripts, write_submission
 from hyperprep.bidsapp.slurm.status import (
     FAILED,
     KILLED,
@@ -40,6 +41,7 @@ from hyperprep.bidsapp.slurm.status import (
     table,
 )  # fmt: skip
 from hyperprep.exceptions import HyperPrepError, OutputError, UsageError
+from hyperprep.workflows.memory import TEMPLATE_VOXELS, needed_gb
 
 SUCCESS, SOME_FAILED, UNFINISHED = 0, 1, 75
 
@@ -216,6 +218,10 @@ def plan_job(args: Namespace, options: Sequence[str]) -> ArrayJob:
     check_dataset(settings)
     check_locations(settings)
     check_lambda_regions(settings)
+    check_task_memory(args.mem)
+    if settings.bids_database_dir is not None:
+        check_database(settings)
+        open_database(settings.bids_dir, settings.bids_database_dir)  # once, not by every task
     participants = choose_participants(
         available_participants(args.bids_dir), args.participant_label, args.bids_dir
     )
@@ -245,10 +251,31 @@ def plan_job(args: Namespace, options: Sequence[str]) -> ArrayJob:
     )
 
 
+def check_task_memory(memory_gb: float | None) -> None:
+    """Check that a task is given what its largest step needs at least, whatever its scan.
+
+    Raises
+    ------
+    UsageError
+        If every task would end at its start.
+    """
+    least = needed_gb("register", TEMPLATE_VOXELS) / TASK_SHARE
+    if memory_gb is not None and memory_gb < least:
+        raise UsageError(
+            f"--mem {memory_gb:g}GB: the registration alone needs {least:.1f} GB, and large scans need "
+            f"more; leave the option out for {measured.task_memory_gb():g} GB"
+        )
+
+
 def paths_of(settings: Settings) -> tuple[Path, ...]:
     """Files and folders that the options name, beside input and output."""
     template = Path(settings.template)
-    named = [settings.weights_dir, settings.bids_filter_file, settings.config_file]
+    named = [
+        settings.weights_dir,
+        settings.bids_filter_file,
+        settings.config_file,
+        settings.bids_database_dir,
+    ]
     named += [path for _, path in (*settings.derivatives, *settings.few_shot)]
     named += [template.absolute().parent] if template.is_file() else []
     return tuple(dict.fromkeys(path for path in named if path is not None))

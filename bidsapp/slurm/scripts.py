@@ -15,6 +15,9 @@ from hyperprep.bidsapp.slurm.measured import GROUP_MEMORY_GB, GROUP_MINUTES
 #: Seconds before the time limit at which a task is asked to end, so that it leaves its exit code.
 GRACE_S = 60
 
+#: Share of a task's memory that its steps may fill; the rest is for the program itself.
+TASK_SHARE = 0.9
+
 _TEMPLATES = jinja2.Environment(
     loader=jinja2.FileSystemLoader(str(Path(__file__).parent)),
     undefined=jinja2.StrictUndefined,
@@ -90,6 +93,7 @@ def task_script(job: ArrayJob) -> str:
         keep=job.work_dir is not None,
         threads=job.threads,
         memory=_megabytes(job.memory_gb),
+        percent=round(100 * TASK_SHARE),
         run=_run(job),
         bids=_quoted(job.bids_dir),
         out=_quoted(job.output_dir),

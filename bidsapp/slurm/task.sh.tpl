@@ -15,7 +15,7 @@ printf '%s\t%s\t%s\n' "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" "$(date +%s)"
 memory=${SLURM_MEM_PER_NODE:-{{ memory }}}
 {{ run }}
 "${run[@]}" {{ bids }} {{ out }} participant --participant-label "$label" \
-    --nprocs "${SLURM_CPUS_PER_TASK:-{{ threads }}}" --mem "$(( memory * 9 / 10 ))MB" -w "$work"{{ options }} &
+    --nprocs "${SLURM_CPUS_PER_TASK:-{{ threads }}}" --mem "$(( memory * {{ percent }} / 100 ))MB" -w "$work"{{ options }} &
 child=$!
 trap 'kill -TERM $child 2>/dev/null' TERM INT
 code=

@@ -262,9 +262,7 @@ def _out_of_scale(row: VolumeRow) -> str | None:
     low, high = _PLAUSIBLE_SHARE_OF_FLUID if row["index"] in TISSUES["CSF"] else _PLAUSIBLE_SHARE
     if low <= share <= high:
         return None
-    return (
-        f"{row['name']} is {row['volume_mm3'] / 1000:.3g} ml, {share:.2g} of the average for this head"
-    )
+    return f"{row['name']} is {row['volume_mm3'] / 1000:.3g} ml, {share:.2g} of the average for this head"
 
 
 def expected_dice(hits: float, probability: float, count: int) -> float:

@@ -68,6 +68,7 @@ def test_sessions_are_counted(dataset: Path) -> None:
         (["--", "--mem=7GB"], 2, "--mem: give it before --"),
         (["--time", "soon"], 2, "is no time limit"),
         (["--image", "/no/such.sif"], 2, "/no/such.sif does not exist"),
+        (["--mem", "1500MB"], 2, "--mem 1.5GB: the registration alone needs"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_submitted(
@@ -76,6 +77,19 @@ def test_mistakes_are_told_before_anything_is_submitted(
     assert main([str(dataset), str(out), "write", *words]) == code
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_the_database_is_made_once_and_bound(dataset: Path, out: Path, tmp_path: Path) -> None:
+    image = tmp_path / "image.sif"
+    image.touch()
+    base = tmp_path / "data base"
+    words = [str(dataset), str(out), "write", "--image", str(image), "--", "--bids-database-dir", str(base)]
+    assert main(words) == 0
+    file = base / "layout_index.sqlite"
+    made = file.stat().st_mtime_ns
+    assert f"--bind '{base}:{base}:ro'" in (out / "logs" / "slurm" / "task.sh").read_text()
+    assert main(words) == 0
+    assert file.stat().st_mtime_ns == made
 
 
 def test_a_task_leaves_its_exit_code(dataset: Path, out: Path, programs: Programs, tmp_path: Path) -> None:
