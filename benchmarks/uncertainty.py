@@ -1,7 +1,7 @@
 """Is the segmentation's uncertainty right: calibration, and whether errors lie where it is uncertain.
 
-Real brains with manual labels, whole chain, each scan for itself; voxels where both the manual protocol and
-the segmentation hold a structure that they draw alike. With and without the temperature of the weights.
+Real brains with manual labels, whole chain, each scan for itself; voxels that the manual labels name, where
+they or the segmentation hold a structure that both draw alike. With and without the weights' temperature.
 
 python -m benchmarks.uncertainty --data DATA --threads 2 --out benchmarks/results/uncertainty.md
 """
@@ -26,7 +26,7 @@ def voxels_of(
     from hyperprep.models.spatial.labels import LEAVES
 
     found = np.asanyarray(result.leaves.dataobj)
-    counts = np.isin(found, SHARED) & np.isin(truth, SHARED)
+    counts = (np.isin(found, SHARED) | np.isin(truth, SHARED)) & (truth != 0) & (found != 0)
     claimed = np.zeros(int(counts.sum()), np.float32)
     chosen = found[counts]
     for leaf in LEAVES:

@@ -118,6 +118,8 @@ class Settings:
         Regions to segment: names, FreeSurfer numbers, super-regions or ``all``.
     uncertainty
         Map how uncertain the segmentation is at each voxel.
+    probsegs
+        Store the probability map of each of those regions.
     few_shot
         Pairs (name, folder): tasks given by examples, done to every scan.
     skull_strip_t1w
@@ -177,6 +179,7 @@ class Settings:
     controls: Path | None = None
     labels: tuple[str, ...] = ("all",)
     uncertainty: bool = False
+    probsegs: bool = False
     few_shot: tuple[tuple[str, Path], ...] = ()
     skull_strip_t1w: str = "auto"
     weights_dir: Path | None = None

@@ -27,6 +27,7 @@ def anat_settings(settings: Settings, plan: Plan) -> AnatSettings:
         output_dir=settings.output_dir,
         labels=settings.labels,
         uncertainty=settings.uncertainty,
+        probsegs=settings.probsegs,
         lam="auto" if settings.lam is None else settings.lam,
         lambda_regions=settings.lambda_regions,
         refine=settings.refine,  # type: ignore[arg-type]  # the parser allows these words only

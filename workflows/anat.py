@@ -166,6 +166,7 @@ def init_anat_wf(
         labels=settings.labels,
         use_mask=source != "network",
         uncertainty=settings.uncertainty,
+        probsegs=settings.probsegs,
         voxels=scan.voxels,
         **model,
     )
@@ -299,7 +300,11 @@ def _add_sinks(
     folders: dict[str, Any] = {"bids_dir": settings.bids_dir, "output_dir": settings.output_dir}
     used = scan if mask_source(scan, settings) == "derivative" else replace(scan, mask=None, mask_uri=None)
     native_wf = init_ds_native_wf(
-        scan=used, skull_stripped=stripped, uncertainty=settings.uncertainty, **folders
+        scan=used,
+        skull_stripped=stripped,
+        uncertainty=settings.uncertainty,
+        probsegs=settings.labels if settings.probsegs else (),
+        **folders,
     )
     transforms_wf = init_ds_transforms_wf(scan=scan, template=template, **folders)
     inputnode, outputnode, conform_wf, segment_wf, register_wf = (
@@ -307,7 +312,7 @@ def _add_sinks(
         for name in ("inputnode", "outputnode", "conform_wf", "segment_wf", "register_wf")
     )
     resampled = ("brain_mask", "dseg", "tissue_dseg", "tissues")
-    maps = ("entropy",) if settings.uncertainty else ()
+    maps = ["entropy"] * settings.uncertainty + ["probsegs"] * settings.probsegs
     workflow.connect([
         (conform_wf, native_wf, [("outputnode.t1w_preproc", "inputnode.t1w_preproc")]),
         (segment_wf, native_wf, [

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from niworkflows.engine import Workflow
 from niworkflows.utils.bids import relative_to_root
 
 from hyperprep.interfaces.bids import DerivativesDataSink, derivative_name
+from hyperprep.models.spatial.labels import resolve_labels
 from hyperprep.workflows.settings import SEGMENTATION_NAME, OutputSpace, Scan, Template
 
 BIDSIGNORE = ("*.html", "logs", "figures", "*_xfm.*", "*_quality.json", "*_topology.*")
@@ -29,6 +31,7 @@ _DESCRIPTIONS = {
     "dseg": "Structures with FreeSurfer's label numbers",
     "tissue_dseg": "Tissues: 1 grey matter, 2 white matter, 3 cerebrospinal fluid",
     "tissues": "Probability of a tissue",
+    "probsegs": "Probability of a region",
     "entropy": "Uncertainty: entropy of the structures' probabilities inside the brain, in bits",
     "volumes": "Volumes of the structures, from probabilities",
 }
@@ -55,6 +58,18 @@ def derivative_uri(scan: Scan, **entities: Any) -> str:
     'bids::sub-01/anat/sub-01_desc-brain_mask.nii.gz'
     """
     return f"bids::{derivative_name(scan.t1w, **entities)}"
+
+
+def region_entities(labels: Sequence[str]) -> list[str]:
+    """Give the ``label-`` entity of each region that labels stand for, in their order.
+
+    Examples
+    --------
+    >>> region_entities(["hippocampus", "white matter"])
+    ['LeftHippocampus', 'RightHippocampus', 'WhiteMatter']
+    """
+    words = (re.split(r"[^0-9A-Za-z]+", region.name) for region in resolve_labels(labels))
+    return ["".join(word[:1].upper() + word[1:] for word in parts) for parts in words]
 
 
 def derivative_sink(scan: Scan, output_dir: Path, name: str, **fields: Any) -> pe.Node:
@@ -87,6 +102,7 @@ def init_ds_native_wf(
     output_dir: Path,
     skull_stripped: bool = False,
     uncertainty: bool = False,
+    probsegs: Sequence[str] = (),
     name: str = "ds_native_wf",
 ) -> Workflow:
     """Store what lies on the scan's own grid.
@@ -101,6 +117,8 @@ def init_ds_native_wf(
         Whether the scan has no skull.
     uncertainty : bool
         Whether ``entropy`` comes in and is stored.
+    probsegs : sequence of str
+        Labels whose probability maps come in and are stored, as they were asked for; none when empty.
     name : str
         Name of the workflow.
 
@@ -110,6 +128,8 @@ def init_ds_native_wf(
         What is stored: images, TSV files, and the probability maps of grey matter, white matter, CSF.
     entropy
         With ``uncertainty``: the segmentation's uncertainty.
+    probsegs
+        Their probability maps, one for each region that the labels stand for.
     segmentation_meta
         Further fields of the segmentations' sidecars.
 
@@ -120,7 +140,7 @@ def init_ds_native_wf(
     """
     workflow = Workflow(name=name)
     fields = ["t1w_preproc", "brain_mask", "dseg", "dseg_legend", "tissue_dseg", "tissue_legend", "tissues"]
-    fields += ["entropy"] if uncertainty else []
+    fields += ["entropy"] * uncertainty + ["probsegs"] * bool(probsegs)
     inputnode = pe.Node(
         niu.IdentityInterface(fields=[*fields, "volumes", "segmentation_meta"]), name="inputnode"
     )
@@ -149,10 +169,13 @@ def init_ds_native_wf(
     }
     if uncertainty:
         sinks["entropy"] = {**_ENTROPY, **made, "Units": "bit"}
+    if probsegs:
+        of_regions = {"label": region_entities(probsegs), "suffix": "probseg"}
+        sinks["probsegs"] = {"segmentation": SEGMENTATION_NAME, **of_regions, **made}
     for field, keywords in sinks.items():
         sink = derivative_sink(scan, output_dir, field, **keywords, Description=_DESCRIPTIONS.get(field))
         workflow.connect([(inputnode, sink, [(field, "in_file")])])
-        if field in ("dseg", "tissue_dseg", "tissues", "entropy"):
+        if field in ("dseg", "tissue_dseg", "tissues", "entropy", "probsegs"):
             workflow.connect([(inputnode, sink, [("segmentation_meta", "meta_dict")])])
         if field == "t1w_preproc":
             workflow.connect([(sink, outputnode, [("out_file", "t1w_preproc")])])

@@ -21,6 +21,7 @@ def init_segment_wf(
     use_mask: bool = False,
     in_template_frame: bool = False,
     uncertainty: bool = False,
+    probsegs: bool = False,
     device: str = "cpu",
     omp_nthreads: int = 1,
     weights_dir: Path | None = None,
@@ -41,6 +42,8 @@ def init_segment_wf(
         The scan lies in the template's frame; no transform comes in.
     uncertainty : bool
         Also map the entropy of the structures' probabilities.
+    probsegs : bool
+        Also give the probability map of each region asked for.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     omp_nthreads : int
@@ -77,6 +80,8 @@ def init_segment_wf(
         Probability maps of grey matter, white matter and CSF.
     entropy
         With ``uncertainty``: entropy of the probabilities, bits.
+    probsegs
+        With ``probsegs``: one probability map per region asked for.
     volumes, volumes_metrics
         TSV and JSON of the structures' volumes.
     segment_metrics
@@ -93,7 +98,7 @@ def init_segment_wf(
             "Its uncertainty is the entropy of the structures' probabilities at each voxel.\n"
         )
     results = ["dseg", "dseg_legend", "all_dseg", "tissue_dseg", "tissue_legend", "tissues"]
-    results += ["entropy"] if uncertainty else []
+    results += ["entropy"] * uncertainty + ["probsegs"] * probsegs
     inputnode = pe.Node(
         niu.IdentityInterface(fields=["t1w", "t1w2template_xfm", "t1w_mask"]), name="inputnode"
     )
@@ -109,6 +114,7 @@ def init_segment_wf(
             trust_mask=use_mask,
             in_template_frame=in_template_frame,
             save_uncertainty=uncertainty,
+            save_probsegs=probsegs,
         ),
         name="segment",
         device=device,

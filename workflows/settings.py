@@ -213,6 +213,8 @@ class AnatSettings:
         Structures to segment: names, FreeSurfer numbers, super-regions or ``"all"``.
     uncertainty : bool
         Map the entropy of the segmentation's probabilities.
+    probsegs : bool
+        Store the probability map of each region asked for.
     lam : float or "auto"
         Regularisation weight of the registration, in [0, 1]; ``"auto"`` searches it per image pair.
     lambda_regions : tuple of str
@@ -261,6 +263,7 @@ class AnatSettings:
     output_dir: Path
     labels: tuple[str, ...] = ("all",)
     uncertainty: bool = False
+    probsegs: bool = False
     lam: float | Literal["auto"] = "auto"
     lambda_regions: tuple[str, ...] = ()
     refine: Literal["ncc", "none"] = "ncc"

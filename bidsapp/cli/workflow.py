@@ -75,6 +75,12 @@ def add_workflow_options(parser: ArgumentParser) -> None:
         help="regions to segment: names, FreeSurfer numbers, super-regions, or all (default: all)",
     )
     group.add_argument(
+        "--probsegs",
+        dest="probsegs",
+        action="store_true",
+        help="also store the probability map of each of these regions",
+    )
+    group.add_argument(
         "--uncertainty",
         dest="uncertainty",
         action="store_true",

@@ -286,10 +286,13 @@ def to_leaves(dseg: np.ndarray) -> np.ndarray:
 
 NEUROMORPHOMETRICS: dict[int, int] = {
     4: 14, 11: 15, 23: 58, 30: 26, 31: 54, 32: 18, 35: 16, 36: 50, 37: 11, 38: 47, 39: 8, 40: 46, 41: 7,
-    44: 41, 45: 2, 47: 53, 48: 17, 51: 43, 52: 4, 55: 52, 56: 13, 57: 51, 58: 12, 59: 49, 60: 10, 61: 60,
-    62: 28,
+    44: 41, 45: 2, 47: 53, 48: 17, 49: 43, 50: 4, 51: 43, 52: 4, 55: 52, 56: 13, 57: 51, 58: 12, 59: 49,
+    60: 10, 61: 60, 62: 28,
 }  # fmt: skip
-"""Neuromorphometrics number to FreeSurfer number, without the cortical parcels."""
+"""Neuromorphometrics number to FreeSurfer number, without the cortical parcels.
+
+The inferior horns (49, 50) go to the lateral ventricles, of which they are part here (:data:`ALIASES`).
+"""
 
 
 def manual_to_freesurfer(dseg: np.ndarray) -> np.ndarray:

@@ -51,6 +51,7 @@ OPTIONS = [
     ("--longitudinal", "longitudinal", True),
     ("--refine none", "refine", "none"),
     ("--uncertainty", "uncertainty", True),
+    ("--probsegs", "probsegs", True),
     ("--topology", "topology", True),
     ("--controls {file}", "controls", "{file}"),
     ("--topology-mask", "topology_mask", True),

@@ -83,6 +83,17 @@ def test_uncertainty_adds_one_map(settings: AnatSettings, make_scan: Callable[..
     assert added[0]._metadata["Units"] == "bit"
 
 
+def test_a_probability_map_for_each_region_asked_for(
+    settings: AnatSettings, make_scan: Callable[..., Scan]
+) -> None:
+    asked = dataclasses.replace(settings, labels=("hippocampus", "brain"))
+    before = {name for sink in run_graph("one_scan", asked, make_scan) for name in sink.names()}
+    found = run_graph("one_scan", dataclasses.replace(asked, probsegs=True), make_scan)
+    added = {name for sink in found for name in sink.names()} - before
+    names = ("LeftHippocampus", "RightHippocampus", "Brain")
+    assert added == {f"sub-CR/anat/sub-CR_seg-hyperprep_label-{n}_probseg.nii.gz" for n in names}
+
+
 @pytest.mark.parametrize("calibrated", [False, True])
 def test_files_of_topology_maps(
     calibrated: bool, settings: AnatSettings, make_scan: Callable[..., Scan]
