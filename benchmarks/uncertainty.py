@@ -58,13 +58,19 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--samples", type=int, default=8, help="networks with units left out")
     parser.add_argument("--scans", type=int, default=8)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     oasis = args.data / "bids" / "oasis"
     entry = find_weights("segment")
     bare = replace(entry, metadata={k: v for k, v in entry.metadata.items() if k != "calibration"})
-    curves = {"as trained": Reliability(), "calibrated": Reliability()}
+    kinds = {
+        "as trained": (bare, 0),
+        "calibrated": (entry, 0),
+        f"calibrated, {args.samples} networks with units left out": (entry, args.samples),
+    }
+    curves = {kind: Reliability() for kind in kinds}
     areas: dict[str, list[float]] = {kind: [] for kind in curves}
     promised: list[tuple[float, float]] = []
     for file in sorted(oasis.glob("sub-*/anat/*_T1w.nii.gz"))[: args.scans]:
@@ -73,11 +79,11 @@ def main() -> None:
         manual = oasis / "derivatives" / "manual" / subject / "anat" / f"{subject}_desc-manual_dseg.nii.gz"
         truth = manual_to_freesurfer(np.asanyarray(read_dseg(manual).dataobj).astype(int))
         rough, template2scan = aligned(scan, template_brain(), args.threads)
-        for kind, weights in (("as trained", bare), ("calibrated", entry)):
+        for kind, (weights, samples) in kinds.items():
             with mock.patch("hyperprep.models.predict.segment.find_weights", lambda *_, w=weights, **__: w):
                 result = segment(
                     scan, template2scan=template2scan, mask=rough, probabilities=True, uncertainty=True,
-                    num_threads=args.threads,
+                    samples=samples, num_threads=args.threads,
                 )  # fmt: skip
             claimed, right, entropy = voxels_of(result, truth)
             curves[kind].add(claimed, right)

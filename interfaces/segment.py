@@ -34,6 +34,12 @@ class _ConditionalSegmentationInputSpec(_ModelInputSpec):
         traits.Str, ["all"], usedefault=True, desc="names, FreeSurfer numbers, super-regions or all"
     )
     save_uncertainty = traits.Bool(False, usedefault=True, desc="write the entropy of the probabilities")
+    samples = traits.Range(
+        low=0,
+        value=0,
+        usedefault=True,
+        desc="average so many networks with units left out at random (MC dropout); 0: the network as it is",
+    )
     save_probsegs = traits.Bool(False, usedefault=True, desc="write one probability map per label")
 
 
@@ -95,6 +101,7 @@ class ConditionalSegmentation(ModelInterface):
             trust_mask=self.inputs.trust_mask and bool(mask),
             probabilities=self.inputs.save_probsegs,
             uncertainty=self.inputs.save_uncertainty,
+            samples=self.inputs.samples,
             **self._model_options(),
         )
 

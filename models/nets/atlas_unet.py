@@ -192,7 +192,48 @@ class AtlasUNet(LabelConditioned):
         self, cells: torch.Tensor, conditions: torch.Tensor, where: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Give prior, evidence and learned part of the asked labels at some voxels, (N, 1, L)."""
-        made = self.label_weights(conditions)
+        return self._logits(cells, self.label_weights(conditions), conditions, where)
+
+    def sampled_logits(
+        self,
+        trunk: torch.Tensor,
+        conditions: torch.Tensor,
+        *,
+        rate: float = 0.5,
+        generator: torch.Generator | None = None,
+    ) -> torch.Tensor:
+        """Give logits as :meth:`label_logits` does, with units of the last shared layer left out at random.
+
+        The same units are left out everywhere, so that one sample is one network (MC dropout; Gal and
+        Ghahramani 2016).
+
+        Parameters
+        ----------
+        trunk, conditions
+            As in :meth:`label_logits`.
+        rate
+            Share of the units that are left out; what the others add is scaled up accordingly.
+        generator
+            Where the randomness comes from.
+
+        Returns
+        -------
+        torch.Tensor
+            (1, L, *shape).
+        """
+        made = self.label_weights(conditions).clone()
+        kept = torch.rand(made.shape[1] - 1, generator=generator) >= rate
+        made[:, :-1] *= (kept / (1 - rate)).to(made)
+        logits = self._logits(trunk[0].movedim(0, -1).reshape(-1, self.features), made, conditions)
+        return logits[:, 0].T.reshape(1, -1, *trunk.shape[2:])
+
+    def _logits(
+        self,
+        cells: torch.Tensor,
+        made: torch.Tensor,
+        conditions: torch.Tensor,
+        where: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         prior = self.prior_at_voxels()
         prior = prior if where is None else prior[where]
         hidden = F.leaky_relu(self.mix(cells), 0.1)

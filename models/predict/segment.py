@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nb
@@ -35,6 +35,7 @@ def segment(
     trust_mask: bool = False,
     probabilities: bool = False,
     uncertainty: bool = False,
+    samples: int = 0,
     weights: str | Path | None = None,
     weights_dir: str | Path | None = None,
     device: str = "cpu",
@@ -58,6 +59,9 @@ def segment(
         Also give the probability of each region.
     uncertainty
         Also give the entropy of the probabilities at each voxel.
+    samples
+        Average the probabilities of so many networks with units left out at random (MC dropout, half of the
+        units of the last shared layer); 0 takes the one network as it is. Networks with an atlas only.
     weights, weights_dir, device, num_threads
         As in :func:`hyperprep.models.predict.locate.locate`.
 
@@ -99,6 +103,8 @@ def segment(
             network.alignment = "nonlinear"
             found = _predict(network, entry, values, onto.inside, numbers)
             shift = torch.from_numpy(np.ascontiguousarray(np.moveaxis(onto.inverse.data, -1, 0)))
+            if samples:
+                found = replace(found, logits=_sampled(network, entry, found, numbers, samples))
             evidence = _evidence(network, entry, found, scan, numbers)
         result = Labelling(
             Grid.of(scan), grid, template2scan, numbers, found.brain, found.logits, limit, shift, evidence,
@@ -144,6 +150,24 @@ def _evidence(
         weights=network.evidence_weights[[names.index(str(n)) for n in numbers]],
         values=scaled_between(scan.get_fdata(dtype=np.float32), found.limits),
     )
+
+
+def _sampled(
+    network: AtlasUNet, entry: WeightsEntry, found: _OnGrid, numbers: Sequence[int], samples: int
+) -> torch.Tensor:
+    """Average over networks with units left out: logits whose softmax is the mean of theirs.
+
+    The temperature holds for the one network; it is taken out here, for it is applied to what is returned.
+    """
+    names, heat = list(entry.metadata["labels"]), temperature(entry)
+    rows = torch.eye(len(names), device=found.trunk.device)[[names.index(str(n)) for n in numbers]]
+    generator = torch.Generator().manual_seed(0)
+    total = torch.zeros_like(found.logits)
+    for _ in range(samples):
+        total += torch.softmax(
+            network.sampled_logits(found.trunk, rows, generator=generator)[0] / heat, dim=0
+        )
+    return heat * (total / samples).clamp_min(1e-12).log()
 
 
 def _usual_volumes(

@@ -48,7 +48,7 @@ def test_states_of_tasks_that_fail_and_are_killed(
         STAND_IN.format(python=sys.executable, fails="02", waits="03", mended=tmp_path / "mended")
     )
     program.chmod(0o755)
-    words = ["--command", program, "--nprocs", "1", "--mem", "1GB"]
+    words = ["--command", program, "--nprocs", "1", "--mem", "3GB"]
     submitted = bidsapp_slurm(repository, data, out, "submit", *words)
     assert submitted.returncode == 0, submitted.stderr
     state = out / "logs" / "slurm" / "state"

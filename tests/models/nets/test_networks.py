@@ -210,3 +210,21 @@ def test_unknown_networks_are_refused():
         build_network({"kind": "oracle"})
     with pytest.raises(WeightsError, match="unet, unrolled, siamese"):
         primary_network("oracle")
+
+
+def test_sampled_logits_leave_units_out_and_have_the_networks_own_as_their_mean():
+    torch.manual_seed(0)
+    network = atlas_network()
+    trunk = network.trunk(torch.rand(1, 1, 16, 16, 16))
+    rows = torch.eye(3)
+    with torch.no_grad():
+        own = network.label_logits(trunk, rows)
+        generator = torch.Generator().manual_seed(1)
+        drawn = torch.stack([network.sampled_logits(trunk, rows, generator=generator) for _ in range(400)])
+        whole = network.sampled_logits(trunk, rows, rate=0.0)
+        again = network.sampled_logits(trunk, rows, generator=torch.Generator().manual_seed(1))
+    assert torch.allclose(whole, own, atol=1e-5)
+    assert torch.equal(again, drawn[0])
+    spread = drawn.std(0)
+    assert float(spread.mean()) > 0
+    assert float((drawn.mean(0) - own).abs().max()) < 5 * float(spread.max()) / 400**0.5
