@@ -41,10 +41,10 @@ class MeasureVolumes(SimpleInterface):
     def _run_interface(self, runtime: Any) -> Any:
         import pandas as pd
 
+        from hyperprep.models.predict.plausible import implausible_volumes
         from hyperprep.models.predict.volumes import (
             VolumeRow,
             complete_volumes,
-            implausible_volumes,
             measure_volumes,
         )
         from hyperprep.models.spatial.images import read_dseg, read_mask

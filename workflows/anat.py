@@ -16,7 +16,8 @@ from hyperprep.workflows.brain_mask import MaskSource, init_brain_mask_wf
 from hyperprep.workflows.conform import init_conform_wf
 from hyperprep.workflows.few_shot import add_few_shot
 from hyperprep.workflows.memory import grid_voxels, needed_gb
-from hyperprep.workflows.outputs import init_ds_native_wf, init_ds_standard_wf, init_ds_transforms_wf
+from hyperprep.workflows.outputs import init_ds_standard_wf, init_ds_transforms_wf
+from hyperprep.workflows.outputs_native import init_ds_native_wf
 from hyperprep.workflows.prealign import init_prealign_wf
 from hyperprep.workflows.register import init_register_wf
 from hyperprep.workflows.reportlets import init_anat_reportlets_wf

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from niworkflows.engine import Workflow
 from niworkflows.utils.bids import relative_to_root
 
 from hyperprep.interfaces.bids import DerivativesDataSink, derivative_name
-from hyperprep.models.spatial.labels import resolve_labels
 from hyperprep.workflows.settings import SEGMENTATION_NAME, OutputSpace, Scan, Template
 
 BIDSIGNORE = ("*.html", "logs", "figures", "*_xfm.*", "*_quality.json", "*_topology.*")
@@ -21,11 +19,10 @@ BIDSIGNORE = ("*.html", "logs", "figures", "*_xfm.*", "*_quality.json", "*_topol
 
 
 TISSUES = ("GM", "WM", "CSF")
-_SEGMENTATION = {"segmentation": SEGMENTATION_NAME, "suffix": "dseg"}
-_ENTROPY = {"segmentation": SEGMENTATION_NAME, "desc": "entropy", "suffix": "probseg"}
+SEGMENTATION = {"segmentation": SEGMENTATION_NAME, "suffix": "dseg"}
 PREPROC = {"desc": "preproc", "suffix": "T1w"}
-_MASK = {"desc": "brain", "suffix": "mask"}
-_DESCRIPTIONS = {
+MASK = {"desc": "brain", "suffix": "mask"}
+DESCRIPTIONS = {
     "t1w_preproc": "T1w image, intensities corrected as the methods text says",
     "brain_mask": "Brain mask",
     "dseg": "Structures with FreeSurfer's label numbers",
@@ -60,18 +57,6 @@ def derivative_uri(scan: Scan, **entities: Any) -> str:
     return f"bids::{derivative_name(scan.t1w, **entities)}"
 
 
-def region_entities(labels: Sequence[str]) -> list[str]:
-    """Give the ``label-`` entity of each region that labels stand for, in their order.
-
-    Examples
-    --------
-    >>> region_entities(["hippocampus", "white matter"])
-    ['LeftHippocampus', 'RightHippocampus', 'WhiteMatter']
-    """
-    words = (re.split(r"[^0-9A-Za-z]+", region.name) for region in resolve_labels(labels))
-    return ["".join(word[:1].upper() + word[1:] for word in parts) for parts in words]
-
-
 def derivative_sink(scan: Scan, output_dir: Path, name: str, **fields: Any) -> pe.Node:
     """Make the node that stores one kind of file; keywords are entities or fields of the sidecar."""
     return pe.Node(
@@ -93,93 +78,6 @@ def figure_sink(output_dir: Path | str, name: str, **fields: Any) -> pe.Node:
         name=name,
         run_without_submitting=True,
     )
-
-
-def init_ds_native_wf(
-    *,
-    scan: Scan,
-    bids_dir: Path,
-    output_dir: Path,
-    skull_stripped: bool = False,
-    uncertainty: bool = False,
-    probsegs: Sequence[str] = (),
-    name: str = "ds_native_wf",
-) -> Workflow:
-    """Store what lies on the scan's own grid.
-
-    Parameters
-    ----------
-    scan : Scan
-        Gives the files their names.
-    bids_dir, output_dir : Path
-        Raw data set and root of the derivatives.
-    skull_stripped : bool
-        Whether the scan has no skull.
-    uncertainty : bool
-        Whether ``entropy`` comes in and is stored.
-    probsegs : sequence of str
-        Labels whose probability maps come in and are stored, as they were asked for; none when empty.
-    name : str
-        Name of the workflow.
-
-    Inputs
-    ------
-    t1w_preproc, brain_mask, dseg, dseg_legend, tissue_dseg, tissue_legend, tissues, volumes
-        What is stored: images, TSV files, and the probability maps of grey matter, white matter, CSF.
-    entropy
-        With ``uncertainty``: the segmentation's uncertainty.
-    probsegs
-        Their probability maps, one for each region that the labels stand for.
-    segmentation_meta
-        Further fields of the segmentations' sidecars.
-
-    Outputs
-    -------
-    t1w_preproc
-        The stored image.
-    """
-    workflow = Workflow(name=name)
-    fields = ["t1w_preproc", "brain_mask", "dseg", "dseg_legend", "tissue_dseg", "tissue_legend", "tissues"]
-    fields += ["entropy"] * uncertainty + ["probsegs"] * bool(probsegs)
-    inputnode = pe.Node(
-        niu.IdentityInterface(fields=[*fields, "volumes", "segmentation_meta"]), name="inputnode"
-    )
-    outputnode = pe.Node(niu.IdentityInterface(fields=["t1w_preproc"]), name="outputnode")
-    raw = raw_uri(scan.t1w, bids_dir)
-    made = {"SpatialReference": raw, "Sources": [derivative_uri(scan, **PREPROC)]}
-    corrected = {"SkullStripped": skull_stripped, "SpatialReference": raw, "Sources": [raw]}
-    given_mask = [scan.mask_uri or scan.mask.absolute().as_uri()] if scan.mask else made["Sources"]
-    dseg_uri = derivative_uri(scan, **_SEGMENTATION)
-    volumes_meta = {
-        "Sources": [dseg_uri],
-        "SpatialReference": raw,
-        "volume_mm3": {"Description": "Volume", "Units": "mm^3"},
-        "relative_volume": {"Description": "Volume divided by the average brain's, scaled to this head"},
-        "expected_dice": {"Description": "Overlap with the truth (Dice) if the probabilities are right"},
-    }
-    sinks: dict[str, dict[str, Any]] = {
-        "t1w_preproc": {**PREPROC, **corrected},
-        "brain_mask": {**_MASK, **made, "Sources": given_mask, "Type": "Brain"},
-        "dseg": {**_SEGMENTATION, **made},
-        "dseg_legend": {**_SEGMENTATION, "extension": ".tsv"},
-        "tissue_dseg": {"suffix": "dseg", **made},
-        "tissue_legend": {"suffix": "dseg", "extension": ".tsv"},
-        "tissues": {"suffix": "probseg", "label": list(TISSUES), **made},
-        "volumes": {**_SEGMENTATION, "desc": "volumes", "extension": ".tsv", **volumes_meta},
-    }
-    if uncertainty:
-        sinks["entropy"] = {**_ENTROPY, **made, "Units": "bit"}
-    if probsegs:
-        of_regions = {"label": region_entities(probsegs), "suffix": "probseg"}
-        sinks["probsegs"] = {"segmentation": SEGMENTATION_NAME, **of_regions, **made}
-    for field, keywords in sinks.items():
-        sink = derivative_sink(scan, output_dir, field, **keywords, Description=_DESCRIPTIONS.get(field))
-        workflow.connect([(inputnode, sink, [(field, "in_file")])])
-        if field in ("dseg", "tissue_dseg", "tissues", "entropy", "probsegs"):
-            workflow.connect([(inputnode, sink, [("segmentation_meta", "meta_dict")])])
-        if field == "t1w_preproc":
-            workflow.connect([(sink, outputnode, [("out_file", "t1w_preproc")])])
-    return workflow
 
 
 def init_ds_standard_wf(
@@ -233,8 +131,8 @@ def init_ds_standard_wf(
     }
     sinks: dict[str, dict[str, Any]] = {
         "t1w_preproc": {**PREPROC, "SkullStripped": skull_stripped},
-        "brain_mask": {**_MASK, "Type": "Brain"},
-        "dseg": {**_SEGMENTATION},
+        "brain_mask": {**MASK, "Type": "Brain"},
+        "dseg": {**SEGMENTATION},
         "tissue_dseg": {"suffix": "dseg"},
         "tissues": {"suffix": "probseg"},
     }
@@ -252,7 +150,7 @@ def init_ds_standard_wf(
             **labels,
             **placed,
             Sources=[*sources, xfm_uri],
-            Description=_DESCRIPTIONS[field],
+            Description=DESCRIPTIONS[field],
         )
         workflow.connect([
             (inputnode, sink, [(field, "in_file"), ("registration_meta", "meta_dict")]),

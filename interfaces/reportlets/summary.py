@@ -272,7 +272,8 @@ class Summary(SimpleInterface):
     output_spec = _SummaryOutputSpec
 
     def _run_interface(self, runtime):
-        from hyperprep.models.predict.volumes import VolumeRow, implausible_volumes
+        from hyperprep.models.predict.plausible import implausible_volumes
+        from hyperprep.models.predict.volumes import VolumeRow
 
         inputs = self.inputs
         parts = (

@@ -15,7 +15,8 @@ from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
-from hyperprep.models.predict.labelling import Evidence, Labelling, Segmentation
+from hyperprep.models.predict.evidence import Evidence
+from hyperprep.models.predict.labelling import Labelling, Segmentation
 from hyperprep.models.predict.normalise import deform_onto_atlas
 from hyperprep.models.predict.rules import check_known, intensity_range, structures, temperature, threshold
 from hyperprep.models.predict.sampling import largest_component, lattice_grid, main_body, sample_averaged

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hyperprep.models.predict.labelling import Evidence, Labelling
+from hyperprep.models.predict.evidence import Evidence
+from hyperprep.models.predict.labelling import Labelling
 from hyperprep.models.predict.volumes import INTRACRANIAL
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.labels import resolve_labels
