@@ -16,8 +16,12 @@ import pandas as pd
 
 from benchmarks.segmentation import chain
 
-REGIONS = ("thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala", "ventricles", "cortex")
-"""Structures of both sides together, and super-regions."""
+INTRACRANIAL = "intracranial"
+REGIONS = (
+    "thalamus", "caudate", "putamen", "pallidum", "hippocampus", "amygdala", "ventricles", "cortex",
+    INTRACRANIAL,
+)  # fmt: skip
+"""Structures of both sides together, super-regions, and the estimated total intracranial volume."""
 
 SUBJECTS = ("sub-01", "sub-04", "sub-20")
 CONTRASTS = ("T1w", "T2w", "FLAIR")
@@ -25,8 +29,11 @@ CONTRASTS = ("T1w", "T2w", "FLAIR")
 
 def members(region: str) -> tuple[int, ...]:
     """Give the FreeSurfer numbers of a structure on both sides, or of a super-region."""
+    from hyperprep.models.predict.volumes import INTRACRANIAL as NUMBER
     from hyperprep.models.spatial.labels import PAIRED, SUPER_REGIONS, resolve_labels
 
+    if region == INTRACRANIAL:
+        return (NUMBER,)
     known = {one.name: one.numbers for one in SUPER_REGIONS}
     if region in known:
         return tuple(known[region])

@@ -93,20 +93,26 @@ class Atlas(nn.Module):
     @torch.no_grad()
     def probability(self, alignment: Alignment) -> torch.Tensor:
         """Give the probability of each class, (n_labels + 2, *shape)."""
-        classes, shares = self.get_buffer("classes"), self.get_buffer("shares")
-        dense = torch.zeros(self.get_buffer("members").shape[1], classes.shape[1], device=classes.device)
-        dense.scatter_add_(0, classes.long(), shares.float() / 255)
-        volumes = dense.view(1, -1, *self.shape)
+        volumes = self._stored().view(1, -1, *self.shape)
         if alignment == "affine":
             coarse = gaussian_smooth(F.avg_pool3d(volumes, 2), BLUR)
             volumes = F.interpolate(coarse, size=self.shape, mode="trilinear")
         known = volumes[0].clamp_min(0) + FLOOR
         return known / known.sum(0)
 
+    def _stored(self) -> torch.Tensor:
+        """Give the stored probability of each class, (classes, voxels)."""
+        classes, shares = self.get_buffer("classes"), self.get_buffer("shares")
+        dense = torch.zeros(self.get_buffer("members").shape[1], classes.shape[1], device=classes.device)
+        return dense.scatter_add_(0, classes.long(), shares.float() / 255)
+
     @torch.no_grad()
     def sizes(self) -> torch.Tensor:
-        """Give the average number of voxels of each label, (n_labels,)."""
-        return self.get_buffer("members").float() @ self.probability("nonlinear").flatten(1).sum(1)
+        """Give the average number of voxels of each label, (n_labels,).
+
+        :data:`FLOOR` is not counted: over a whole grid it would add up to a small structure.
+        """
+        return self.get_buffer("members").float() @ self._stored().sum(1)
 
     @torch.no_grad()
     def painted(self, alignment: Alignment) -> torch.Tensor:

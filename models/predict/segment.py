@@ -18,7 +18,14 @@ from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.evidence import Evidence
 from hyperprep.models.predict.labelling import Labelling, Segmentation
 from hyperprep.models.predict.normalise import deform_onto_atlas
-from hyperprep.models.predict.rules import check_known, intensity_range, structures, temperature, threshold
+from hyperprep.models.predict.rules import (
+    check_known,
+    intensity_range,
+    structures,
+    temperature,
+    template_brain,
+    threshold,
+)
 from hyperprep.models.predict.sampling import largest_component, lattice_grid, main_body, sample_averaged
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import scaled_between
@@ -174,12 +181,19 @@ def _sampled(
 def _usual_volumes(
     network: LabelConditioned, entry: WeightsEntry, numbers: Sequence[int]
 ) -> dict[int | str, float]:
-    """Give the volumes of the atlas' structures and of its brain, mm^3; nothing without an atlas."""
-    if not isinstance(network, AtlasUNet):
-        return {}
-    voxel = float(entry.metadata["grid"]["spacing_mm"]) ** 3
-    found = dict(zip(entry.metadata["labels"], (voxel * network.atlas.sizes()).tolist(), strict=True))
-    return {"brain": found["brain"], **{number: found[str(number)] for number in numbers}}
+    """Give the volumes of the average brain, mm^3: of the atlas' structures, and of the closed brain mask.
+
+    Each only where the weights know it.
+    """
+    usual: dict[int | str, float] = {}
+    if "template_brain" in entry.metadata:
+        usual["brain"] = template_brain(entry)[0]
+    if isinstance(network, AtlasUNet):
+        voxel = float(entry.metadata["grid"]["spacing_mm"]) ** 3
+        sizes = (voxel * network.atlas.sizes()).tolist()
+        found = dict(zip(entry.metadata["labels"], sizes, strict=True))
+        usual |= {number: found[str(number)] for number in numbers}
+    return usual
 
 
 def predict_on_grid(

@@ -138,6 +138,18 @@ def rules_of(name: str) -> dict[str, Any]:
     return rules
 
 
+def places_for(name: str, places: Mapping[str, Any]) -> dict[str, Any]:
+    """Choose what the user of a network needs of the places of things: of ``segment``, the brain's alone.
+
+    Examples
+    --------
+    >>> sorted(places_for("segment", {"template_centroids": {}, "template_brain": {}}))
+    ['template_brain']
+    """
+    wanted = {"locate": ("template_centroids", "template_brain"), "segment": ("template_brain",)}
+    return {key: places[key] for key in wanted.get(name, ()) if key in places}
+
+
 def describe(
     out_dir: str | Path | None = None,
     *,
@@ -153,7 +165,7 @@ def describe(
     out_dir
         Folder of weights and manifest; the package's own when not given.
     maps_file
-        Prepared label maps; with them the places that ``locate`` needs are written too.
+        Prepared label maps; with them the places that ``locate`` and ``segment`` need are written too.
     places
         These places, where they are known without the maps; see :func:`places_of_maps`.
 
@@ -177,8 +189,7 @@ def describe(
         places = places_of_maps(Path(maps_file))
     for name, entry in manifest.items():
         entry.update(rules_of(name))
-        if name == "locate":
-            entry.update(places or {})
+        entry.update(places_for(name, places or {}))
     _write(out, manifest, list(manifest))
     return out / resolver.MANIFEST
 
@@ -277,8 +288,8 @@ def export(
         "scores": {**{k: v for k, v in validation.items() if k.startswith("val_")}, **(scores or {})},
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
-    if maps_file is not None and name == "locate":
-        entry.update(places_of_maps(Path(maps_file)))
+    if maps_file is not None and name in ("locate", "segment"):
+        entry.update(places_for(name, places_of_maps(Path(maps_file))))
     manifest = resolver.read_manifest(out)
     manifest[name] = entry
     _write(out, manifest, [name])

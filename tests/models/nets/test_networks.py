@@ -212,6 +212,18 @@ def test_unknown_networks_are_refused():
         primary_network("oracle")
 
 
+def test_sizes_of_an_atlas_are_those_of_what_was_stored():
+    network = atlas_network()
+    left, right, both = network.atlas.sizes().tolist()
+    assert left == pytest.approx((0.8 + 0.18) / 2 * 16**3, rel=0.01)
+    assert (right, both) == (pytest.approx(left, rel=0.01), pytest.approx(2 * left, rel=0.01))
+    share = torch.zeros(5, 16, 16, 16)
+    share[0] = 1.0
+    share[:2, 3, 4, 5] = torch.tensor([0.0, 1.0])
+    network.atlas.fill(share, network.atlas.members, network.atlas.tissue)
+    assert network.atlas.sizes().tolist() == [1, 0, 1], "whatever is possible everywhere is not counted"
+
+
 def test_sampled_logits_leave_units_out_and_have_the_networks_own_as_their_mean():
     torch.manual_seed(0)
     network = atlas_network()

@@ -10,6 +10,7 @@ from hyperprep.exceptions import ScanError, UsageError
 from hyperprep.models.predict.instance import refine_transform
 from hyperprep.models.predict.register import register
 from hyperprep.models.predict.segment import segment
+from hyperprep.models.predict.volumes import INTRACRANIAL
 from hyperprep.models.spatial.grids import Grid, model_grid
 from hyperprep.models.spatial.transforms import DisplacementField, map_points, resample
 
@@ -161,9 +162,23 @@ def test_segmentation_gives_what_was_asked_on_the_scans_own_grid(template):
     assert x < -10, "left white matter must lie on the left whatever the header's order"
     total = sum(t.get_fdata() for t in whole.tissues.values())
     assert np.allclose(total[brain], 1, atol=1e-3)
-    one = segment(flipped, template2scan=np.eye(4), mask=mask_of(flipped), labels=["left thalamus"])
+    assert whole.entropy is None
+    one = segment(
+        flipped, template2scan=np.eye(4), mask=mask_of(flipped), labels=["left thalamus"], uncertainty=True,
+        samples=4,
+    )  # fmt: skip
     assert set(np.unique(np.asanyarray(one.dseg.dataobj))) == {0, 10}
-    assert [row["index"] for row in one.volumes] == [10]
+    thalamus, intracranial = one.volumes
+    assert (thalamus["index"], intracranial["index"]) == (10, INTRACRANIAL)
+    assert 0.6 < thalamus["relative_volume"] < 1.5, "an average brain"
+    assert 0.6 < thalamus["expected_dice"] <= 1
+    assert intracranial["volume_mm3"] == pytest.approx(1.85e6, rel=0.05), "that of the training heads"
+    bits = one.entropy.get_fdata()
+    assert bits[~brain].max() == 0
+    assert 0 < bits[brain].mean() < bits.max() <= np.log2(30)
+    assert bits[brain].mean() == pytest.approx(one.metadata["mean_entropy"], rel=0.05)
+    same = np.asanyarray(one.leaves.dataobj) == np.asanyarray(whole.leaves.dataobj)
+    assert 0.9 < same[brain].mean() < 1, "units left out change little, but something"
 
 
 def test_segmentation_where_no_brain_is_says_so(template):
