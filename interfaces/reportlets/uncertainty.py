@@ -8,7 +8,7 @@ from hyperprep.interfaces.reportlets.mosaic import Mosaic, document
 from hyperprep.interfaces.reportlets.slices import bounding_box
 from hyperprep.interfaces.reportlets.topology import COUNTS, colour_bar, painter
 
-SCALE = (0.3, 2.0)
+SCALE = (0.8, 2.2)
 """Entropy in bits at which the colours begin and end, the same in every report: 1 is a choice between two
 structures that are alike likely, 2 one between four."""
 

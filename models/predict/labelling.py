@@ -13,7 +13,12 @@ import torch
 
 from hyperprep.models.predict.evidence import Evidence
 from hyperprep.models.predict.sampling import sample_volumes, slabs
-from hyperprep.models.predict.volumes import INTRACRANIAL, INTRACRANIAL_NAME, expected_dice
+from hyperprep.models.predict.volumes import (
+    INTRACRANIAL,
+    INTRACRANIAL_NAME,
+    TEMPLATE_INTRACRANIAL_MM3,
+    expected_dice,
+)
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.labels import TISSUES, Region
 from hyperprep.models.weights import WeightsEntry
@@ -40,7 +45,8 @@ class Segmentation:
     volumes
         One row per region asked for: index, name, volume_mm3 (from probabilities), relative_volume (divided
         by that of the average brain, scaled to this head) and expected_dice (the overlap with the truth if
-        the probabilities are right); then the estimated total intracranial volume.
+        the probabilities are right); then the estimated total intracranial volume, which the
+        affine alignment to the template tells.
     entropy
         float32, bits: entropy of the leaves' probabilities inside the brain, 0 outside; filled on request.
     metadata
@@ -241,14 +247,8 @@ class Labelling:
             row["relative_volume"] = _rounded(float(value) / usual)
             row["expected_dice"] = _rounded(math.nan if whole else measured.expected_dice(region))
             rows.append(row)
-        if "brain" in self.usual_mm3:
-            rows.append(
-                {
-                    "index": INTRACRANIAL,
-                    "name": INTRACRANIAL_NAME,
-                    "volume_mm3": round(size * self.usual_mm3["brain"], 1),
-                }
-            )
+        inside = round(size * TEMPLATE_INTRACRANIAL_MM3, 1)
+        rows.append({"index": INTRACRANIAL, "name": INTRACRANIAL_NAME, "volume_mm3": inside})
         return rows
 
     def _image(self, data: np.ndarray) -> nb.Nifti1Image:

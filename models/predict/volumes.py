@@ -17,6 +17,13 @@ TISSUE_NUMBERS = {"GM": 1, "WM": 2, "CSF": 3}
 INTRACRANIAL, INTRACRANIAL_NAME = 30000, "EstimatedTotalIntraCranialVol"
 """Number and name (FreeSurfer's) of the row with the estimated total intracranial volume."""
 
+TEMPLATE_INTRACRANIAL_MM3 = 1_948_000.0
+"""What a head of the template's size is taken to have.
+
+It is the one factor by which FreeSurfer scales the volume change of the affine alignment to MNI space (Buckner et
+al. 2004, NeuroImage 23:724).
+"""
+
 _REGIONS: dict[int, Region] = {region.index: region for region in (*SUPER_REGIONS, *LEAVES)}
 
 
