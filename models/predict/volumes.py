@@ -20,8 +20,8 @@ INTRACRANIAL, INTRACRANIAL_NAME = 30000, "EstimatedTotalIntraCranialVol"
 TEMPLATE_INTRACRANIAL_MM3 = 1_948_000.0
 """What a head of the template's size is taken to have.
 
-It is the one factor by which FreeSurfer scales the volume change of the affine alignment to MNI space (Buckner et
-al. 2004, NeuroImage 23:724).
+It is the one factor by which FreeSurfer scales the volume change of the affine alignment to MNI space
+(Buckner et al. 2004, NeuroImage 23:724).
 """
 
 _REGIONS: dict[int, Region] = {region.index: region for region in (*SUPER_REGIONS, *LEAVES)}
