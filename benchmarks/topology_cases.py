@@ -10,7 +10,7 @@ import numpy as np
 
 from hyperprep.models.predict.synthetic_controls import HELD_OUT, SPEC
 from hyperprep.models.spatial.grids import Grid, model_grid
-from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
+from hyperprep.models.synth.apply import model_lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import draw_anatomy, draw_contrast
 from hyperprep.models.synth.lesions import (
     SITES,
@@ -47,9 +47,7 @@ def cases(
     diameters: tuple[tuple[float, float], ...] = DIAMETERS_MM,
 ) -> Iterator[Case]:  # fmt: skip
     """Make cases: sizes and sites take turns, all else is drawn; heads are those that were kept out."""
-    grid = model_grid(spacing)
-    x, y, z = (float(v) for v in grid.affine[:3, 3])
-    lattice = Lattice(grid.shape, spacing, (x, y, z))
+    grid, lattice = model_grid(spacing), model_lattice(spacing)
     numbers, groups = np.array(maps.numbers), maps.groups()
     sites = [*SITES, "anywhere"]
     for number in range(count):

@@ -19,9 +19,7 @@ import numpy as np
 from benchmarks.segmentation import SHARED, aligned, overlap
 
 
-def voxels_of(
-    result: Any, truth: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # fmt: skip
+def voxels_of(result: Any, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Give claimed probability, whether it was right, and entropy of the voxels that count, (N,) each."""
     from hyperprep.models.spatial.labels import LEAVES
 
@@ -35,17 +33,10 @@ def voxels_of(
     return claimed, chosen == truth[counts], np.asanyarray(result.entropy.dataobj)[counts]
 
 
-def ranked(uncertain: np.ndarray, right: np.ndarray) -> float:
-    """Give the chance that a wrong voxel is more uncertain than a right one (area under the ROC curve)."""
-    from scipy.stats import rankdata
-
-    ranks = rankdata(uncertain)
-    wrong = int((~right).sum())
-    return float((ranks[~right].sum() - wrong * (wrong + 1) / 2) / (wrong * max(1, len(right) - wrong)))
-
-
 def main() -> None:
     """Print and write the tables."""
+    from sklearn.metrics import roc_auc_score
+
     from hyperprep.models.predict.reliability import Reliability
     from hyperprep.models.predict.segment import segment
     from hyperprep.models.predict.synthetic_controls import template_brain
@@ -87,7 +78,7 @@ def main() -> None:
                 )  # fmt: skip
             claimed, right, entropy = voxels_of(result, truth)
             curves[kind].add(claimed, right)
-            areas[kind].append(ranked(entropy, right))
+            areas[kind].append(float(roc_auc_score(~right, entropy)))
             if kind == "calibrated":
                 found = np.asanyarray(result.leaves.dataobj)
                 quality = {row["index"]: row.get("expected_dice") for row in result.volumes}

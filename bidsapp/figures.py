@@ -74,6 +74,29 @@ class Figures:
         return list(self) if len(self) <= MANY else self._key_figures
 
 
+def scan_files(subject: Path, pattern: str, sessions: Sequence[str] = ()) -> Iterator[tuple[str, Path]]:
+    """Find a kind of file of a participant's scans.
+
+    Parameters
+    ----------
+    subject
+        Folder of the participant in the derivatives.
+    pattern
+        What the file's name matches.
+    sessions
+        Sessions to keep, without ``ses-``; empty keeps all.
+
+    Yields
+    ------
+    tuple of str and Path
+        The session, with ``ses-``, or ``n/a`` without one; and the file.
+    """
+    for path in sorted([*subject.glob(f"anat/{pattern}"), *subject.glob(f"ses-*/anat/{pattern}")]):
+        session = path.parent.parent.name if path.parent.parent != subject else "n/a"
+        if not sessions or session.removeprefix("ses-") in sessions:
+            yield session, path
+
+
 def _quality_figure(name: str) -> dict[str, str]:
     return {"Description": f"Quality figure {name!r} of the scan's quality JSON file"}
 

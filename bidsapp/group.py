@@ -11,7 +11,7 @@ from hyperprep.bidsapp.cohort import TABLE as LAMBDA_TABLE
 from hyperprep.bidsapp.cohort import write_cohort_lambda
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.controls import STATISTICS, write_controls
-from hyperprep.bidsapp.figures import MANY, Figures, write_table
+from hyperprep.bidsapp.figures import MANY, Figures, scan_files, write_table
 from hyperprep.bidsapp.logs import LOGGER
 from hyperprep.bidsapp.participants import available_participants
 from hyperprep.bidsapp.reports.group import write_group_page
@@ -67,17 +67,17 @@ def run_group(settings: Settings) -> int:
         LOGGER.warning("without results: %s", ", ".join(f"sub-{label}" for label in missing))
     volumes = write_volumes(settings.output_dir, chosen, settings.session_label)
     cohort = write_cohort_lambda(settings.output_dir, chosen, settings.session_label)
-    tuned = "" if cohort is None else f" Lambda that suits all scans together: {cohort:.2f} ({LAMBDA_TABLE})."
+    further = "" if volumes is None else f" Volumes: {volumes}."
+    if cohort is not None:
+        further += f" Lambda that suits all scans together: {cohort:.2f} ({LAMBDA_TABLE})."
     if settings.controls is not None:
         made = write_controls(settings.output_dir, settings.controls)
-        tuned += (
+        further += (
             f" Statistics of {len(made.controls)} controls in {STATISTICS}: run the participant level with "
             "--topology again."
         )
-    if volumes is not None:
-        tuned = f" Volumes: {volumes}.{tuned}"
     note = f"; without results: {', '.join(missing)}" if missing else ""
-    print(f"HyperPrep group level: {done} scan(s) in {table}{note}. Page: {page}.{tuned}")
+    print(f"HyperPrep group level: {done} scan(s) in {table}{note}. Page: {page}.{further}")
     return 1 if missing else 0
 
 
@@ -110,11 +110,8 @@ def quality_rows(output_dir: Path, label: str, sessions: Sequence[str] = ()) -> 
     """
     subject = output_dir / f"sub-{label}"
     rows = []
-    for path in sorted([*subject.glob(f"anat/{_QUALITY}"), *subject.glob(f"ses-*/anat/{_QUALITY}")]):
-        session = path.parent.parent.name if path.parent.parent != subject else "n/a"
+    for session, path in scan_files(subject, _QUALITY, sessions):
         if path.name.endswith(_LONGITUDINAL):
-            continue
-        if sessions and session.removeprefix("ses-") not in sessions:
             continue
         content = _read(path)
         if content is None:

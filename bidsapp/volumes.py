@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hyperprep.bidsapp.figures import Figures, write_table
+from hyperprep.bidsapp.figures import Figures, scan_files, write_table
 from hyperprep.bidsapp.logs import LOGGER
 from hyperprep.workflows.settings import SEGMENTATION_NAME
 
@@ -60,10 +60,7 @@ def volume_rows(subject: Path, sessions: Sequence[str] = ()) -> list[dict[str, A
         One row per scan: ``participant_id``, ``session_id`` (or ``n/a``), ``scan``, then mm^3 by structure.
     """
     rows = []
-    for path in sorted([*subject.glob(f"anat/*{_ENDING}"), *subject.glob(f"ses-*/anat/*{_ENDING}")]):
-        session = path.parent.parent.name if path.parent.parent != subject else "n/a"
-        if sessions and session.removeprefix("ses-") not in sessions:
-            continue
+    for session, path in scan_files(subject, f"*{_ENDING}", sessions):
         row: dict[str, Any] = {
             "participant_id": subject.name,
             "session_id": session,

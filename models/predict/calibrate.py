@@ -16,17 +16,17 @@ import nibabel as nb
 import numpy as np
 
 from hyperprep.models.predict.reliability import Reliability, fit_temperature, sharpened
+from hyperprep.models.predict.rules import temperature
 from hyperprep.models.predict.segment import segment
 from hyperprep.models.predict.synthetic_controls import HELD_OUT
-from hyperprep.models.spatial.files import replacing
 from hyperprep.models.spatial.grids import model_grid
 from hyperprep.models.spatial.labels import LEAVES
-from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
+from hyperprep.models.synth.apply import model_lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
 from hyperprep.models.synth.maps import LabelMaps, load_maps
 from hyperprep.models.synth.structures import STRUCTURES
 from hyperprep.models.weights import find_weights
-from hyperprep.models.weights.resolver import MANIFEST, read_manifest
+from hyperprep.models.weights.resolver import read_manifest, write_manifest
 
 SPEC = SynthSpec(
     rotation_deg=3.0, shift_mm=2.0, log_scale=0.03, anisotropic_log_scale=0.03, warp_mm=3.0,
@@ -62,9 +62,7 @@ def heads(maps: LabelMaps, count: int, *, seed: int, spec: SynthSpec = SPEC) -> 
     spec
         Ranges.
     """
-    grid = model_grid(1.0)
-    x, y, z = (float(v) for v in grid.affine[:3, 3])
-    lattice = Lattice(grid.shape, 1.0, (x, y, z))
+    grid, lattice = model_grid(1.0), model_lattice(1.0)
     groups, table = maps.groups(), maps.lookup(STRUCTURES)
     numbers = np.array([0, *STRUCTURES], np.int16)
     for number in range(count):
@@ -129,7 +127,7 @@ def calibrate(
         calibration errors on heads that the fit did not see; ``heads``, ``seed``.
     """
     entry = find_weights("segment", weights_dir=weights_dir)
-    before = float(entry.metadata.get("calibration", {}).get("temperature", 1.0))
+    before = temperature(entry)
     rng = np.random.default_rng(seed)
     parts: tuple[list[tuple[np.ndarray, np.ndarray]], ...] = ([], [])
     for number, head in enumerate(heads(maps, count, seed=seed)):
@@ -165,8 +163,7 @@ def main(argv: list[str] | None = None) -> None:
     folder = args.out or find_weights("segment").path.parent
     manifest = read_manifest(folder)
     manifest["segment"]["calibration"] = found
-    with replacing(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    write_manifest(folder, manifest)
     print(json.dumps(found, indent=1))
 
 

@@ -170,7 +170,7 @@ class Labelling:
         shape = self.target.shape
         mask, every = np.zeros(shape, np.uint8), np.zeros(shape, np.int16)
         entropy = np.zeros(shape, np.float32) if uncertainty else None
-        measured = _Measured(self.numbers, asked)
+        measured = _Measured(self.numbers)
         wanted = [region for region in asked if not region.is_leaf] if not probabilities else list(asked)
         soft = {region.name: np.zeros(shape, np.float32) for region in wanted}
         tissues = {name: np.zeros(shape, np.float32) for name in TISSUES}
@@ -196,10 +196,11 @@ class Labelling:
             leaves = self._leaves(points[chosen], own)
             mask[slab].reshape(-1)[chosen] = 1
             likeliest = leaves.argmax(dim=0)
-            measured.add(leaves, likeliest)
+            bits = entropy_bits(leaves)
+            measured.add(leaves, likeliest, bits)
             every[slab].reshape(-1)[chosen] = table[likeliest].cpu().numpy()
             if entropy is not None:
-                entropy[slab].reshape(-1)[chosen] = entropy_bits(leaves).cpu().numpy()
+                entropy[slab].reshape(-1)[chosen] = bits.cpu().numpy()
             for collection in (tissues, soft):
                 for name, volume in collection.items():
                     value = (
@@ -240,7 +241,7 @@ class Labelling:
         rows: list[dict[str, Any]] = []
         for region in asked:
             whole = region.name == "brain"
-            value = mask_mm3 if whole else measured.sums[self._rows(region.numbers)].sum() * voxel
+            value = mask_mm3 if whole else measured.voxels(region) * voxel
             parts = ("brain",) if whole else region.numbers
             usual = size * sum(self.usual_mm3.get(part, math.nan) for part in parts)
             row = {"index": region.index, "name": region.name, "volume_mm3": round(float(value), 1)}
@@ -260,35 +261,37 @@ def _rounded(value: float) -> float | None:
 
 
 class _Measured:
-    """Sums over voxels of the brain, added slab by slab."""
+    """Sums over voxels of the brain, added slab by slab.
 
-    def __init__(self, numbers: tuple[int, ...], asked: tuple[Region, ...]) -> None:
-        self.numbers = numbers
-        self.sums, self.count = np.zeros(len(numbers)), 0
+    ``where`` holds, row by row, how much of each leaf's probability lies where each leaf is the likeliest.
+    """
+
+    def __init__(self, numbers: tuple[int, ...]) -> None:
+        self.numbers, count = numbers, len(numbers)
+        self.where = torch.zeros(count, count, dtype=torch.float64)
+        self.sizes = torch.zeros(count, dtype=torch.int64)
         self.bits = 0.0
-        self._members = {region.name: [numbers.index(n) for n in region.numbers] for region in asked}
-        self._hits = dict.fromkeys(self._members, 0.0)
-        self._sizes = dict.fromkeys(self._members, 0)
 
-    def add(self, leaves: torch.Tensor, likeliest: torch.Tensor) -> None:
-        """Add voxels: (L, N) probabilities and (N,) the likeliest leaf of each."""
-        self.sums += leaves.sum(dim=1).double().cpu().numpy()
-        self.count += leaves.shape[1]
-        self.bits += float(entropy_bits(leaves).double().sum())
-        # the share of each leaf's probability that lies where each leaf is likeliest
-        where = torch.zeros(len(leaves), len(leaves), dtype=torch.float64)
-        where.index_add_(1, likeliest.cpu(), leaves.double().cpu())
-        sizes = torch.bincount(likeliest.cpu(), minlength=len(leaves))
-        for name, rows in self._members.items():
-            self._hits[name] += float(where[rows][:, rows].sum())
-            self._sizes[name] += int(sizes[rows].sum())
+    def add(self, leaves: torch.Tensor, likeliest: torch.Tensor, entropy: torch.Tensor) -> None:
+        """Add voxels: (L, N) probabilities, (N,) the likeliest leaf of each, and their (N,) entropy."""
+        self.where.index_add_(1, likeliest.cpu(), leaves.double().cpu())
+        self.sizes += torch.bincount(likeliest.cpu(), minlength=len(self.sizes))
+        self.bits += float(entropy.double().sum())
 
     @property
     def mean_entropy(self) -> float:
         """Mean entropy of the brain's voxels, bits."""
-        return round(self.bits / max(1, self.count), 4)
+        return round(self.bits / max(1, int(self.sizes.sum())), 4)
+
+    def voxels(self, region: Region) -> float:
+        """Give how many voxels a region has by its probabilities."""
+        return float(self.where[self._rows(region)].sum())
 
     def expected_dice(self, region: Region) -> float:
         """Give the Dice that a region's labels have on average if the probabilities are right."""
-        rows = self._members[region.name]
-        return expected_dice(self._hits[region.name], float(self.sums[rows].sum()), self._sizes[region.name])
+        rows = self._rows(region)
+        hits = float(self.where[rows][:, rows].sum())
+        return expected_dice(hits, self.voxels(region), int(self.sizes[rows].sum()))
+
+    def _rows(self, region: Region) -> list[int]:
+        return [self.numbers.index(n) for n in region.numbers]

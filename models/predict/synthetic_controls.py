@@ -6,7 +6,6 @@ python -m hyperprep.models.predict.synthetic_controls --maps MAPS --count 24 --o
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +15,12 @@ import numpy as np
 
 from hyperprep.models.predict.topology import TopologyChange, topology_change
 from hyperprep.models.spatial.controls import ControlStatistics, control_statistics
-from hyperprep.models.spatial.files import replacing
 from hyperprep.models.spatial.grids import model_grid
-from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
+from hyperprep.models.synth.apply import model_lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
 from hyperprep.models.synth.maps import LabelMaps, load_maps
 from hyperprep.models.weights import find_weights
-from hyperprep.models.weights.resolver import MANIFEST, digest, read_manifest
+from hyperprep.models.weights.resolver import digest, read_manifest, write_manifest
 
 SPEC = SynthSpec(
     rotation_deg=3.0, shift_mm=2.0, log_scale=0.03, anisotropic_log_scale=0.03, warp_mm=3.0,
@@ -62,9 +60,7 @@ def healthy_head(
     spacing
         Voxel size, mm.
     """
-    grid = model_grid(spacing)
-    x, y, z = (float(v) for v in grid.affine[:3, 3])
-    lattice = Lattice(grid.shape, spacing, (x, y, z))
+    grid, lattice = model_grid(spacing), model_lattice(spacing)
     groups = maps.groups()
     anatomy = draw_anatomy(rng, spec, max(len(maps.maps) - HELD_OUT, 1), lattice.extent_mm)
     first = draw_contrast(rng, spec, int(groups.max()) + 1)
@@ -162,8 +158,7 @@ def main(argv: list[str] | None = None) -> None:
     manifest = read_manifest(folder)
     named = {"file": file.name, "sha256": digest(file)}
     manifest["topology"].setdefault("controls", {})[args.kind] = named
-    with replacing(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    write_manifest(folder, manifest)
     print(f"{file}: threshold {found.threshold:g}")
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from hyperprep.models.nn.warp import integrate
+from hyperprep.models.spatial.grids import model_grid
 from hyperprep.models.synth.draw import Anatomy, Contrast
 from hyperprep.models.synth.maps import ORIGIN_MM, LabelMaps
 
@@ -37,6 +38,19 @@ class Lattice:
             for n, o in zip(self.shape, self.origin, strict=True)
         ]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def model_lattice(spacing: float) -> Lattice:
+    """Make the lattice of the model grid, the field of view of every network, with isotropic voxels.
+
+    Examples
+    --------
+    >>> model_lattice(2.0).shape
+    (96, 112, 96)
+    """
+    grid = model_grid(spacing)
+    x, y, z = (float(v) for v in grid.affine[:3, 3])
+    return Lattice(grid.shape, spacing, (x, y, z))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperprep.exceptions import WeightsError
+from hyperprep.models.spatial.files import replacing
 
 if TYPE_CHECKING:
     import torch
@@ -112,6 +113,12 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
                 "restore the file."
             )
     return content
+
+
+def write_manifest(folder: Path, manifest: dict[str, dict[str, Any]]) -> None:
+    """Write the manifest of a folder of weights; it appears when it is complete."""
+    with replacing(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def find_weights(
