@@ -114,24 +114,29 @@ def _padded(slices: torch.Tensor) -> torch.Tensor:
 
 
 def moved_labels(
-    inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray], target: np.ndarray, affine: np.ndarray
+    moving: np.ndarray, labels: np.ndarray, target: np.ndarray, affine: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Register the example most like the target to it by antspyx SyN, and move its mask.
+    """Register an example to a target by antspyx SyN, and move its labels.
+
+    Parameters
+    ----------
+    moving, labels, target
+        (X, Y, Z) image and label numbers of the example, and the target's image, on one grid.
+    affine
+        (4, 4) of that grid.
 
     Returns
     -------
     tuple
-        (X, Y, Z) 0/1, and seconds.
+        (X, Y, Z) label numbers, and seconds.
     """
     from benchmarks.peers import ants_method
 
     began = time.perf_counter()
-    likeness = [float(np.corrcoef(x.ravel(), target.ravel())[0, 1]) for x in inputs]
-    best = int(np.argmax(likeness))
 
     def image(data: np.ndarray) -> nb.Nifti1Image:
         return nb.Nifti1Image(data.astype(np.float32), affine)
 
     fixed = (image(target), image(np.zeros_like(target)))
-    moved = ants_method("SyN")(fixed, (image(inputs[best]), image(outputs[best]))).labels
-    return (np.asanyarray(moved.dataobj) > 0).astype(np.float32), time.perf_counter() - began
+    moved = ants_method("SyN")(fixed, (image(moving), image(labels))).labels
+    return np.asanyarray(moved.dataobj), time.perf_counter() - began

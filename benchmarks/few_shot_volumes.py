@@ -99,6 +99,7 @@ class People:
         self.known, self.threads = subjects(data), threads
         self._to_scan: dict[str, np.ndarray] = {}
         self._between: dict[tuple[str, str], tuple[np.ndarray, float]] = {}
+        self._moved: dict[tuple[str, str], tuple[nb.Nifti1Image, float]] = {}
 
     def to_scan(self, name: str) -> np.ndarray:
         """Give the (4, 4) point map from the template to a subject."""
@@ -120,6 +121,33 @@ class People:
         back = np.linalg.inv(matrix)
         moved = (nb.Nifti1Image(np.asanyarray(i.dataobj), back @ i.affine) for i in self.known[name])
         return tuple(moved), seconds
+
+    def propagated(self, target: str, given: list[str]) -> tuple[nb.Nifti1Image, float]:
+        """Move the labels of the example most like a target to it by SyN, in the template's frame at 1 mm.
+
+        Returns
+        -------
+        tuple
+            Manual numbers, and the seconds of the registration; it is made once for all structures.
+        """
+        from benchmarks.few_shot_baselines import moved_labels
+        from hyperprep.models.predict.placing import sample_inputs
+        from hyperprep.models.spatial.grids import model_grid
+        from hyperprep.models.spatial.transforms import resample
+
+        grid, to_scan = model_grid(1.0), self.to_scan(target)
+        near = {name: self.aligned(target, name)[0] for name in given}
+        held = {
+            name: sample_inputs([scan], mask, grid, to_scan)[0][0] for name, (scan, mask, _) in near.items()
+        }
+        fixed = sample_inputs([self.known[target][0]], self.known[target][1], grid, to_scan)[0][0]
+        best = max(given, key=lambda name: np.corrcoef(held[name].ravel(), fixed.ravel())[0, 1])
+        if (target, best) not in self._moved:
+            labels = resample(near[best][2], grid, [to_scan], interpolation="nearest")
+            numbers = np.asanyarray(labels.dataobj).astype(np.float32)
+            found, seconds = moved_labels(held[best], numbers, fixed, grid.affine)
+            self._moved[target, best] = nb.Nifti1Image(found, grid.affine), seconds
+        return self._moved[target, best]
 
 
 def oasis(args: argparse.Namespace, rows: Rows) -> None:
@@ -162,6 +190,10 @@ def _answer(
         truth = np.asanyarray(_structure(labels, numbers).dataobj)
         score = dice_of(np.asanyarray(made.output.dataobj), truth)
         return score, spent + time.perf_counter() - began
+    if method == "syn":
+        moved, seconds = people.propagated(target, given)
+        score = _score(_structure(moved, numbers), people, target, numbers)
+        return score, spent + seconds
     found, affine = _baseline(method, args, (scan, mask), examples, to_scan)
     score = _score(nb.Nifti1Image(found, affine), people, target, numbers)
     return score, spent + time.perf_counter() - began
@@ -191,24 +223,18 @@ def _baseline(
     """Give a baseline's probability and its grid's affine.
 
     ``mean`` is the mean of the affinely aligned examples' masks, ``vote`` that of those deformed as well,
-    both on the few-shot network's grid; ``syn`` the mask of the example most alike, moved by SyN at 1 mm.
+    both on the few-shot network's grid.
     """
-    from benchmarks.few_shot_baselines import moved_labels
     from hyperprep.models.predict.placing import place_example, sample_inputs
-    from hyperprep.models.spatial.grids import model_grid
 
-    grid = model_grid(1.0) if method == "syn" else _grid(args)
+    grid = _grid(args)
     (scan, mask), (target, inside, _) = subject, sample_inputs([subject[0]], subject[1], grid, to_scan)
     place = (scan, mask, target[0], inside)
     placed = [
         place_example(e, place, grid, to_scan, "mask", args.threads, np.eye(4), deform=method == "vote")
         for e in examples
     ]
-    inputs, outputs = ([p.volumes[i].numpy() for p in placed] for i in (0, 3))
-    if method == "syn":
-        masks = [(o > 0.5).astype(np.float32) for o in outputs]
-        return moved_labels(inputs, masks, target[0], grid.affine)[0], grid.affine
-    return np.mean(outputs, axis=0), grid.affine
+    return np.mean([p.volumes[3].numpy() for p in placed], axis=0), grid.affine
 
 
 def _unets(

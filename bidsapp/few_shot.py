@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from hyperprep.bidsapp.named_files import NamedFile, images_of
 from hyperprep.bidsapp.query import ParticipantInput
 from hyperprep.exceptions import HyperPrepError, NoInputError, UsageError, WeightsError
 from hyperprep.workflows.settings import FewShotTask
@@ -14,32 +15,6 @@ NETWORK = "neuralizer"
 INPUT_SUFFIX = "T1w"
 #: Which image of a subject is the input, best first.
 _INPUT_DESCS = ("preproc", None)
-
-
-@dataclass(frozen=True)
-class _File:
-    """One image of the folder: its path and what its name says."""
-
-    path: Path
-    entities: Mapping[str, str]
-    suffix: str
-
-    @classmethod
-    def of(cls, path: Path) -> _File:
-        *parts, suffix = path.name.split(".", 1)[0].split("_")
-        return cls(path, dict(part.split("-", 1) for part in parts if "-" in part), suffix)
-
-    @property
-    def subject(self) -> str:
-        session = self.entities.get("ses")
-        return f"sub-{self.entities.get('sub')}" + (f"_ses-{session}" if session else "")
-
-    @property
-    def desc(self) -> str | None:
-        return self.entities.get("desc")
-
-    def is_mask(self) -> bool:
-        return self.suffix in ("mask", "dseg")
 
 
 def check_few_shot_weights(weights_dir: Path | None) -> Mapping[str, str]:
@@ -97,7 +72,7 @@ def find_task(name: str, folder: Path) -> FewShotTask:
     """
     from hyperprep.models.spatial.examples import Example, check_examples
 
-    files = [_File.of(p) for p in sorted(folder.glob("sub-*/**/*.nii*")) if "figures" not in p.parts]
+    files = images_of(folder)
     if not files:
         raise NoInputError(
             f"--few-shot {name}={folder}: there is no image in folders called sub-<label>. Put, for each "
@@ -137,7 +112,7 @@ def find_task(name: str, folder: Path) -> FewShotTask:
     )
 
 
-def _outputs(name: str, folder: Path, files: Sequence[_File]) -> list[_File]:
+def _outputs(name: str, folder: Path, files: Sequence[NamedFile]) -> list[NamedFile]:
     """Give the output of every example, one per subject and session."""
     found = [f for f in files if f.desc == name]
     if not found:
@@ -149,7 +124,7 @@ def _outputs(name: str, folder: Path, files: Sequence[_File]) -> list[_File]:
             f"called sub-<label>_desc-{name}_mask.nii.gz (or desc-{name} with another suffix). "
             f"Files there end in: {', '.join(seen[:8])}."
         )
-    by_subject: dict[str, list[_File]] = {}
+    by_subject: dict[str, list[NamedFile]] = {}
     for one in found:
         by_subject.setdefault(one.subject, []).append(one)
     several = {subject: ones for subject, ones in by_subject.items() if len(ones) > 1}
@@ -162,7 +137,7 @@ def _outputs(name: str, folder: Path, files: Sequence[_File]) -> list[_File]:
     return found
 
 
-def _input_of(output: _File, files: Sequence[_File]) -> _File | None:
+def _input_of(output: NamedFile, files: Sequence[NamedFile]) -> NamedFile | None:
     """Find the image that an output was made from."""
     for desc in _INPUT_DESCS:
         for one in files:

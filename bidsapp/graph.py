@@ -13,6 +13,8 @@ from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.logs import LOGGER, participant_log_dir, shared_log_dir
 from hyperprep.bidsapp.preflight import Plan, wants_topology
 from hyperprep.bidsapp.query import ParticipantInput
+from hyperprep.models.spatial.labels import known_labels
+from hyperprep.models.weights.own_regions import without_own_regions
 from hyperprep.workflows.participant import participant_workflow_name
 from hyperprep.workflows.settings import AnatSettings
 
@@ -94,7 +96,8 @@ def template_workflow_name(settings: Settings, plan: Plan) -> str:
     >>> template_workflow_name(s, Plan(participants=("01",)))
     'template_..._wf'
     """
-    depends = (plan.template, plan.output_spaces, settings.labels, sorted(plan.weights_sha256.items()))
+    digests = without_own_regions(plan.weights_sha256)
+    depends = (plan.template, plan.output_spaces, known_labels(settings.labels), sorted(digests.items()))
     return f"template_{hashlib.sha256(repr(depends).encode()).hexdigest()[:10]}_wf"
 
 

@@ -11,6 +11,7 @@ from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.database import check_database
 from hyperprep.bidsapp.datasets import check_dataset, check_derivatives
 from hyperprep.bidsapp.few_shot import check_few_shot_weights, find_task
+from hyperprep.bidsapp.labels import check_labels, check_lambda_regions
 from hyperprep.bidsapp.layout import read_filters
 from hyperprep.bidsapp.memory import check_plugin
 from hyperprep.bidsapp.participants import available_participants, choose_participants
@@ -136,7 +137,7 @@ def preflight(settings: Settings) -> Plan:
     problems.attempt(check_derivatives, settings)
     if settings.bids_dir.is_dir():
         problems.attempt(check_database, settings)
-    problems.attempt(check_labels, settings.labels)
+    own = problems.attempt(check_labels, settings.labels, settings.weights_dir)
     problems.attempt(check_lambda_regions, settings)
     problems.attempt(check_controls, settings)
     plugin = problems.attempt(read_plugin, settings.use_plugin)
@@ -165,7 +166,7 @@ def preflight(settings: Settings) -> Plan:
         participants=participants or (),
         template=checked or Template(),
         output_spaces=spaces or (),
-        weights_sha256={**(digests or {}), **({"topology": topology[0]} if topology else {})},
+        weights_sha256={**(digests or {}), **(own or {}), **({"topology": topology[0]} if topology else {})},
         control_statistics=topology[1] if topology else None,
         session_statistics=topology[2] if topology else None,
         device=device or "cpu",
@@ -187,44 +188,6 @@ def _invalid(bids_dir: Path, errors: Sequence[str]) -> ScanError:
     return ScanError(
         f"the BIDS validator rejects {bids_dir}: {listed}. Mend the data set, or use --skip-bids-validation"
     )
-
-
-def check_labels(labels: Sequence[str]) -> None:
-    """Check that every region asked for is known.
-
-    Raises
-    ------
-    UsageError
-        Naming near matches.
-    """
-    from hyperprep.models.spatial.labels import resolve_labels
-
-    try:
-        resolve_labels(labels)
-    except UsageError as error:
-        raise UsageError(f"--labels: {error}") from error
-
-
-def check_lambda_regions(settings: Settings) -> None:
-    """Check that the regions that choose lambda are known, and asked for to some effect.
-
-    Raises
-    ------
-    UsageError
-        When lambda is given, or a region is unknown.
-    """
-    from hyperprep.models.spatial.labels import resolve_labels
-
-    if not settings.lambda_regions:
-        return
-    if settings.lam is not None:
-        raise UsageError(
-            f"--lambda-regions has no effect with --lambda {settings.lam:g}: leave one of them out."
-        )
-    try:
-        resolve_labels(settings.lambda_regions)
-    except UsageError as error:
-        raise UsageError(f"--lambda-regions: {error}") from error
 
 
 def choose_spaces(settings: Settings, template: Template) -> tuple[OutputSpace, ...]:

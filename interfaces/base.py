@@ -254,6 +254,21 @@ def write_table(rows: Sequence[Mapping[str, Any]], path: Path, columns: Sequence
     return str(path)
 
 
+def read_table(path: str | Path) -> Any:
+    """Read a TSV file that :func:`write_table` wrote: only ``n/a`` is missing, a region may be called NA.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> name = write_table([{"name": "NA", "value": None}], Path(tempfile.mkdtemp()) / "a.tsv")
+    >>> read_table(name)["name"].tolist(), read_table(name)["value"].isna().tolist()
+    (['NA'], [True])
+    """
+    import pandas as pd
+
+    return pd.read_csv(path, sep="\t", keep_default_na=False, na_values=["n/a"])
+
+
 def save_image(img: nb.Nifti1Image, path: Path, *, like: nb.Nifti1Image | None = None) -> str:
     """Write an image in the form of the derivatives.
 

@@ -15,7 +15,11 @@ _PLAIN = ("lambda", "similarity", "sd_log_jacobian", "folding_percent")
 
 
 #: Key of a figure and its name in sidecars.
-_SEGMENTATION_FIELDS = {"segment_weights_sha256": "WeightsSHA256", "volumes_plausible": "VolumesPlausible"}
+_SEGMENTATION_FIELDS = {
+    "segment_weights_sha256": "WeightsSHA256",
+    "segment_regions_weights_sha256": "RegionsWeightsSHA256",
+    "volumes_plausible": "VolumesPlausible",
+}
 _REGISTRATION_FIELDS = {
     "register_weights_sha256": "WeightsSHA256",
     "lambda": "RegularizationWeight",

@@ -31,7 +31,13 @@ class _ConditionalSegmentationInputSpec(_ModelInputSpec):
         False, usedefault=True, desc="the mask is the brain mask of the result, and nothing outside it"
     )
     labels = traits.List(
-        traits.Str, ["all"], usedefault=True, desc="names, FreeSurfer numbers, super-regions or all"
+        traits.Str,
+        ["all"],
+        usedefault=True,
+        desc="names, FreeSurfer numbers, super-regions, all, or regions of the weights 'regions'",
+    )
+    regions_weights_sha256 = traits.Str(
+        desc="digest of the weights of own regions; part of the node's hash, as weights_sha256"
     )
     save_uncertainty = traits.Bool(False, usedefault=True, desc="write the entropy of the probabilities")
     samples = traits.Range(
@@ -46,7 +52,8 @@ class _ConditionalSegmentationInputSpec(_ModelInputSpec):
 class _ConditionalSegmentationOutputSpec(_MetricsOutputSpec):
     out_dseg = File(
         exists=True,
-        desc="segmentation on the scan's grid: FreeSurfer numbers, and 30001 upwards for super-regions",
+        desc="segmentation on the scan's grid: FreeSurfer numbers, 30001 upwards for super-regions, 31001 "
+        "upwards for own regions",
     )
     out_legend = File(exists=True, desc="TSV that names the numbers")
     out_all_dseg = File(
@@ -81,15 +88,20 @@ class ConditionalSegmentation(ModelInterface):
     input_spec = _ConditionalSegmentationInputSpec
     output_spec = _ConditionalSegmentationOutputSpec
     _weights_name = "segment"
+    _further_weights = ("regions",)
 
     def _compute(self, folder: Path) -> dict[str, Any]:
         from hyperprep.models.predict.segment import segment
         from hyperprep.models.predict.volumes import paint_regions, tissue_dseg, tissue_legend
         from hyperprep.models.spatial.images import read_mask, read_scan
-        from hyperprep.models.spatial.labels import legend, resolve_labels
+        from hyperprep.models.spatial.labels import legend
+        from hyperprep.models.weights.own_regions import resolve_all_labels
 
-        regions = resolve_labels(self.inputs.labels)
-        digest = self._weights_digest()
+        regions = resolve_all_labels(self.inputs.labels, defined(self.inputs.weights_dir))
+        own = [region for region in regions if region.is_own]
+        digests = {"weights_sha256": self._weights_digest()}
+        if own:
+            digests["regions_weights_sha256"] = self._weights_digest("regions")
         scan = read_scan(self.inputs.in_file)
         mask = defined(self.inputs.mask)
         template2scan, rough_mask = self._place(scan)
@@ -109,7 +121,7 @@ class ConditionalSegmentation(ModelInterface):
             return save_image(img, folder / f"{name}.nii.gz", like=scan)
 
         self._results.update(
-            out_dseg=save(paint_regions(made.dseg, made.regions), "dseg"),
+            out_dseg=save(paint_regions(made.dseg, made.regions, own), "dseg"),
             out_legend=write_table(legend(regions), folder / "dseg.tsv"),
             out_all_dseg=save(made.leaves, "all_dseg"),
             out_mask=save(made.mask, "mask"),
@@ -125,7 +137,7 @@ class ConditionalSegmentation(ModelInterface):
         if made.entropy is not None:
             self._results["out_entropy"] = save(made.entropy, "entropy")
         entropy = made.metadata["mean_entropy"]
-        return {"weights_sha256": digest, "mean_entropy": entropy, "labels": " ".join(self.inputs.labels)}
+        return {**digests, "mean_entropy": entropy, "labels": " ".join(self.inputs.labels)}
 
     def _place(self, scan: Any) -> tuple[Any, Any]:
         """Give the map from template to scan, and the rough brain mask where the brain had to be located."""

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface, TraitedSpec, traits
 
-from hyperprep.interfaces.base import defined, write_json, write_table
+from hyperprep.interfaces.base import defined, read_table, write_json, write_table
 
 
 class _MeasureVolumesInputSpec(BaseInterfaceInputSpec):
@@ -39,8 +39,6 @@ class MeasureVolumes(SimpleInterface):
     output_spec = _MeasureVolumesOutputSpec
 
     def _run_interface(self, runtime: Any) -> Any:
-        import pandas as pd
-
         from hyperprep.models.predict.plausible import implausible_volumes
         from hyperprep.models.predict.volumes import (
             VolumeRow,
@@ -52,7 +50,7 @@ class MeasureVolumes(SimpleInterface):
         mask_file, table = defined(self.inputs.in_mask), defined(self.inputs.in_volumes)
         mask = read_mask(mask_file) if mask_file else None
         if table:
-            found = cast("list[VolumeRow]", pd.read_csv(table, sep="\t").to_dict("records"))
+            found = cast("list[VolumeRow]", read_table(table).to_dict("records"))
             rows = complete_volumes(found, mask)
         else:
             rows = measure_volumes(read_dseg(self.inputs.in_dseg), mask)

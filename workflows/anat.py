@@ -305,6 +305,7 @@ def _add_sinks(
         skull_stripped=stripped,
         uncertainty=settings.uncertainty,
         probsegs=settings.labels if settings.probsegs else (),
+        weights_dir=settings.weights_dir,
         **folders,
     )
     transforms_wf = init_ds_transforms_wf(scan=scan, template=template, **folders)
@@ -382,7 +383,7 @@ def _add_reportlets(
         (prealign_wf, reportlets_wf, [("outputnode.t1w_affine", "inputnode.t1w_affine")]),
         (segment_wf, reportlets_wf, [
             (f"outputnode.{field}", f"inputnode.{field}")
-            for field in ("brain_mask", "dseg", "volumes", *(["entropy"] if settings.uncertainty else []))
+            for field in ("brain_mask", "dseg", "dseg_legend", "volumes", *["entropy"] * settings.uncertainty)
         ]),
         (register_wf, reportlets_wf, [
             ("outputnode.t1w_std", "inputnode.t1w_std"),

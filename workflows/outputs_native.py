@@ -11,7 +11,7 @@ from nipype.interfaces import utility as niu
 from nipype.pipeline import engine as pe
 from niworkflows.engine import Workflow
 
-from hyperprep.models.spatial.labels import resolve_labels
+from hyperprep.models.weights.own_regions import resolve_all_labels
 from hyperprep.workflows.outputs import (
     DESCRIPTIONS,
     MASK,
@@ -27,7 +27,7 @@ from hyperprep.workflows.settings import SEGMENTATION_NAME, Scan
 _ENTROPY = {"segmentation": SEGMENTATION_NAME, "desc": "entropy", "suffix": "probseg"}
 
 
-def region_entities(labels: Sequence[str]) -> list[str]:
+def region_entities(labels: Sequence[str], weights_dir: Path | None = None) -> list[str]:
     """Give the ``label-`` entity of each region that labels stand for, in their order.
 
     Examples
@@ -35,7 +35,7 @@ def region_entities(labels: Sequence[str]) -> list[str]:
     >>> region_entities(["hippocampus", "white matter"])
     ['LeftHippocampus', 'RightHippocampus', 'WhiteMatter']
     """
-    words = (re.split(r"[^0-9A-Za-z]+", region.name) for region in resolve_labels(labels))
+    words = (re.split(r"[^0-9A-Za-z]+", region.name) for region in resolve_all_labels(labels, weights_dir))
     return ["".join(word[:1].upper() + word[1:] for word in parts) for parts in words]
 
 
@@ -47,6 +47,7 @@ def init_ds_native_wf(
     skull_stripped: bool = False,
     uncertainty: bool = False,
     probsegs: Sequence[str] = (),
+    weights_dir: Path | None = None,
     name: str = "ds_native_wf",
 ) -> Workflow:
     """Store what lies on the scan's own grid.
@@ -63,6 +64,8 @@ def init_ds_native_wf(
         Whether ``entropy`` comes in and is stored.
     probsegs : sequence of str
         Labels whose probability maps come in and are stored, as they were asked for; none when empty.
+    weights_dir : Path or None
+        Folder searched first for weights that know further regions.
     name : str
         Name of the workflow.
 
@@ -114,7 +117,7 @@ def init_ds_native_wf(
     if uncertainty:
         sinks["entropy"] = {**_ENTROPY, **made, "Units": "bit"}
     if probsegs:
-        of_regions = {"label": region_entities(probsegs), "suffix": "probseg"}
+        of_regions = {"label": region_entities(probsegs, weights_dir), "suffix": "probseg"}
         sinks["probsegs"] = {"segmentation": SEGMENTATION_NAME, **of_regions, **made}
     for field, keywords in sinks.items():
         sink = derivative_sink(scan, output_dir, field, **keywords, Description=DESCRIPTIONS.get(field))

@@ -26,6 +26,7 @@ INPUTS = (
     "t1w_preproc",
     "brain_mask",
     "dseg",
+    "dseg_legend",
     "template",
     "template_mask",
     "template_dseg",
@@ -158,6 +159,8 @@ def init_anat_reportlets_wf(
         Raw T1w image; gives the figures their names.
     t1w_preproc, brain_mask, dseg
         Scan, its brain mask and its structures (FreeSurfer numbers), own grid.
+    dseg_legend
+        TSV that names the structures.
     template, template_mask, template_dseg
         Template, its brain mask and its structures.
     t1w_affine, t1w_std
@@ -222,6 +225,7 @@ def init_anat_reportlets_wf(
         (inputnode, segmentation, [
             ("t1w_preproc", "in_file"),
             ("dseg", "in_dseg"),
+            ("dseg_legend", "in_legend"),
             ("brain_mask", "in_mask"),
         ]),
         (inputnode, grid, [

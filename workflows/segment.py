@@ -11,6 +11,7 @@ from niworkflows.engine import Workflow
 
 from hyperprep.interfaces.segment import ConditionalSegmentation
 from hyperprep.interfaces.volumes import MeasureVolumes
+from hyperprep.models.spatial.labels import is_known
 from hyperprep.workflows.memory import SCAN_VOXELS, needed_gb
 from hyperprep.workflows.nodes import model_node
 
@@ -34,7 +35,7 @@ def init_segment_wf(
     Parameters
     ----------
     labels : sequence of str
-        Structures: names, FreeSurfer numbers, super-regions or ``"all"``.
+        Structures: names, FreeSurfer numbers, super-regions, ``"all"``, or own regions.
     use_mask : bool
         The brain mask that comes in is the one of the results; else it is a rough one, and the network finds
         the brain.
@@ -93,6 +94,11 @@ def init_segment_wf(
         "the image's own grid by a convolutional network conditioned on the label asked for [@conemos], "
         "trained on synthetic images only [@synthseg].\n"
     )
+    if any(not is_known(label) for label in labels):
+        workflow.__desc__ += (
+            "Regions that it does not know were segmented by a further network, trained on masks that were "
+            "drawn by hand.\n"
+        )
     if uncertainty:
         workflow.__desc__ += (
             "Its uncertainty is the entropy of the structures' probabilities at each voxel.\n"

@@ -13,6 +13,8 @@ from niworkflows.engine import Workflow
 from hyperprep.interfaces.locate import Locate
 from hyperprep.interfaces.masks import MaskImage
 from hyperprep.interfaces.template import CheckFrame, LoadTemplate, ReferenceGrid
+from hyperprep.models.spatial.labels import known_labels
+from hyperprep.models.weights.own_regions import without_own_regions
 from hyperprep.workflows.memory import grid_voxels, needed_gb
 from hyperprep.workflows.nodes import model_node
 from hyperprep.workflows.segment import init_segment_wf
@@ -53,7 +55,7 @@ def init_template_wf(
     output_spaces : sequence of OutputSpace
         Grids in the template's space.
     labels : sequence of str
-        Structures: names, FreeSurfer numbers, super-regions or ``"all"``.
+        Structures: names, FreeSurfer numbers, super-regions or ``"all"``; own regions are left out.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     omp_nthreads : int
@@ -85,7 +87,7 @@ def init_template_wf(
         "device": device,
         "omp_nthreads": omp_nthreads,
         "weights_dir": weights_dir,
-        "weights_sha256": weights_sha256,
+        "weights_sha256": without_own_regions(weights_sha256 or {}),
     }
     voxels = template.voxels
     mask_known = template.image is None or template.mask is not None
@@ -104,7 +106,7 @@ def init_template_wf(
     locate = model_node(Locate(), name="locate", mem_gb=needed_gb("locate", voxels), **options)
     check = pe.Node(CheckFrame(), name="check", run_without_submitting=True, mem_gb=0.1)
     segment_wf = init_segment_wf(
-        labels=labels,
+        labels=known_labels(labels),
         use_mask=mask_known,
         in_template_frame=True,
         voxels=voxels,

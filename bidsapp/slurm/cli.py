@@ -20,9 +20,9 @@ from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.database import check_database, open_database
 from hyperprep.bidsapp.datasets import check_dataset
 from hyperprep.bidsapp.description import write_atomically
+from hyperprep.bidsapp.labels import check_lambda_regions
 from hyperprep.bidsapp.participants import available_participants, choose_participants, count_sessions
 from hyperprep.bidsapp.places import check_locations
-from hyperprep.bidsapp.preflight import check_lambda_regions
 from hyperprep.bidsapp.slurm import measured
 from hyperprep.bidsapp.slurm.job import DEFAULT_ARRAY_SIZE, ArrayJob, read_job
 from hyperprep.bidsapp.slurm.queue import largest_array, require_slurm

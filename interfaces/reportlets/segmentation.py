@@ -1,7 +1,8 @@
 """Outlines of the brain mask and of every structure over the scan they were found in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from html import escape
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, File, SimpleInterface
 from hyperprep.interfaces.reportlets.alignment import save_report
 from hyperprep.interfaces.reportlets.mosaic import WIDTH, Mosaic, document, line_element
 from hyperprep.interfaces.reportlets.slices import bounding_box, sample, to_grey
-from hyperprep.interfaces.reportlets.structures import Group, group_fields
+from hyperprep.interfaces.reportlets.structures import Group, group_fields, read_own_groups
 
 MASK = Group("Brain mask", (), "#ff5c5c")
 DEEP = (10, 11, 12, 13, 17, 18, 26, 28, 49, 50, 51, 52, 53, 54, 58, 60)
@@ -29,7 +30,11 @@ CONTOUR_STYLE = """\
 
 
 def draw_contours(
-    img: nib.Nifti1Image, *, dseg: nib.Nifti1Image | None = None, mask: nib.Nifti1Image | None = None
+    img: nib.Nifti1Image,
+    *,
+    dseg: nib.Nifti1Image | None = None,
+    mask: nib.Nifti1Image | None = None,
+    named: Mapping[int, Group] | None = None,
 ) -> str:
     """SVG of a scan with the outlines of its brain mask and structures.
 
@@ -41,13 +46,15 @@ def draw_contours(
         Structures, FreeSurfer numbers, any grid in the scan's space.
     mask
         Brain mask, any grid in the scan's space.
+    named
+        Groups of numbers that not every installation knows.
 
     Returns
     -------
     The SVG document; each structure is a ``g.structure`` with ``data-label``.
     """
     frame = mask if mask is not None else dseg if dseg is not None else img
-    fields = [] if dseg is None else list(group_fields(dseg))
+    fields = [] if dseg is None else list(group_fields(dseg, named=named))
     if mask is not None:
         fields.insert(0, (MASK, _mask_field(mask)))
     entries = [group for group, _ in fields]
@@ -55,8 +62,9 @@ def draw_contours(
         bounding_box(frame, margin=14.0), top=12 + LEGEND_LINE * -(-len(entries) // LEGEND_COLUMNS)
     )
     mosaics = [mosaic]
-    if dseg is not None and np.isin(np.asanyarray(dseg.dataobj), DEEP).any():
-        deep = nib.Nifti1Image(np.isin(np.asanyarray(dseg.dataobj), DEEP).astype(np.uint8), dseg.affine)
+    enlarged = (*DEEP, *(named or ()))
+    if dseg is not None and np.isin(np.asanyarray(dseg.dataobj), enlarged).any():
+        deep = nib.Nifti1Image(np.isin(np.asanyarray(dseg.dataobj), enlarged).astype(np.uint8), dseg.affine)
         mosaics.append(
             Mosaic.of(
                 bounding_box(deep, margin=10.0), counts=(0, 5, 5), top=mosaic.height + ZOOM_GAP, rim=0.25
@@ -111,6 +119,7 @@ class _LabelContoursInputSpec(BaseInterfaceInputSpec):
     in_file = File(exists=True, mandatory=True, desc="scan to draw over")
     in_dseg = File(exists=True, desc="structures in the scan's space, FreeSurfer numbers")
     in_mask = File(exists=True, desc="brain mask in the scan's space")
+    in_legend = File(exists=True, desc="TSV that names the numbers of own regions: index, name, color")
     out_file = File("label_contours.svg", usedefault=True, desc="name of the figure")
 
 
@@ -130,6 +139,7 @@ class LabelContours(SimpleInterface):
             nib.load(inputs.in_file),
             dseg=nib.load(inputs.in_dseg) if isdefined(inputs.in_dseg) else None,
             mask=nib.load(inputs.in_mask) if isdefined(inputs.in_mask) else None,
+            named=read_own_groups(Path(inputs.in_legend)) if isdefined(inputs.in_legend) else None,
         )
         self._results["out_file"] = str(save_report(svg, inputs.out_file, runtime.cwd))
         return runtime

@@ -6,15 +6,18 @@ black ground). A colour serves twice only for structures that never touch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from scipy import ndimage
 
+from hyperprep.interfaces.base import read_table
 from hyperprep.interfaces.reportlets.slices import sample
 from hyperprep.models.spatial.labels import SUPER_REGIONS
+from hyperprep.models.spatial.own_regions import FIRST_NUMBER
 
 
 @dataclass(frozen=True)
@@ -58,8 +61,15 @@ GROUPS = (
 OTHER_COLOUR = "#dddddd"
 
 
-def groups_of(numbers: Sequence[int]) -> tuple[Group, ...]:
+def groups_of(numbers: Sequence[int], named: Mapping[int, Group] | None = None) -> tuple[Group, ...]:
     """Find the groups that occur among some label numbers; super-regions and unknown numbers get one each.
+
+    Parameters
+    ----------
+    numbers
+        Numbers that occur.
+    named
+        Groups of further numbers, as a legend tells them.
 
     Examples
     --------
@@ -72,12 +82,27 @@ def groups_of(numbers: Sequence[int]) -> tuple[Group, ...]:
     found = [group for group in GROUPS if present & set(group.numbers)]
     names = {region.index: region.name.replace("-", " ").capitalize() for region in SUPER_REGIONS}
     others = sorted(present - {number for group in GROUPS for number in group.numbers})
-    found += [Group(names.get(number, f"Label {number}"), (number,), OTHER_COLOUR) for number in others]
+    for number in others:
+        plain = Group(names.get(number, f"Label {number}"), (number,), OTHER_COLOUR)
+        found.append((named or {}).get(number, plain))
     return tuple(found)
 
 
+def read_own_groups(legend: Path) -> dict[int, Group]:
+    """Read the own regions of a legend (TSV: index, name, color), each as a group of its own, by number."""
+    rows = read_table(legend).to_dict("records")
+    return {
+        int(row["index"]): Group(str(row["name"]).replace("-", " "), (int(row["index"]),), str(row["color"]))
+        for row in rows
+        if int(row["index"]) >= FIRST_NUMBER
+    }
+
+
 def group_fields(
-    dseg: nib.Nifti1Image, *, names: Sequence[str] | None = None
+    dseg: nib.Nifti1Image,
+    *,
+    names: Sequence[str] | None = None,
+    named: Mapping[int, Group] | None = None,
 ) -> Iterator[tuple[Group, Callable[[np.ndarray], np.ndarray]]]:
     """Give the groups of a segmentation with a function each from world points to membership in [0, 1].
 
@@ -87,6 +112,8 @@ def group_fields(
         Label image, FreeSurfer numbers.
     names
         Only these groups.
+    named
+        As in :func:`groups_of`.
 
     Yields
     ------
@@ -94,7 +121,7 @@ def group_fields(
     a plane that the group does not touch.
     """
     labels = np.asanyarray(dseg.dataobj).astype(np.int32)
-    for group in groups_of(np.unique(labels).tolist()):
+    for group in groups_of(np.unique(labels).tolist(), named):
         if names is not None and group.name not in names:
             continue
         inside = np.isin(labels, group.numbers)

@@ -18,6 +18,7 @@ from nipype.interfaces.base import (
     traits,
 )
 
+from hyperprep.interfaces.base import read_table
 from hyperprep.interfaces.reportlets.alignment import save_report
 from hyperprep.interfaces.reportlets.quality import BY_KEY, MEASURES, as_number, measure_of, warnings_of
 
@@ -285,7 +286,7 @@ class Summary(SimpleInterface):
         warnings = list(inputs.warnings) if isdefined(inputs.warnings) else []
         volumes = None
         if isdefined(inputs.volumes):
-            volumes = pd.read_csv(inputs.volumes, sep="\t")
+            volumes = read_table(inputs.volumes)
             remarks = metrics.pop("volumes_remarks", None) or implausible_volumes(
                 cast("list[VolumeRow]", volumes.to_dict("records"))
             )

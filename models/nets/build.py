@@ -27,7 +27,8 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequ
         ``kind`` and what that kind needs: ``channels`` and ``stem``, or ``atlas`` with ``tissues``,
         ``channels`` and ``hidden``, or ``primary`` and its ``options``, or ``channels`` and ``levels``; a
         topology network's ``dims``, ``channels``, ``norm``, ``reduction`` and, unless images are compared,
-        ``features``, a description like this one.
+        ``features``, a description like this one; own regions' ``boxes``, ``features``, ``ratios`` and
+        ``channels``.
     n_labels
         Number of conditions of a segmentation network.
     shape
@@ -56,6 +57,13 @@ def build_network(description: Mapping[str, Any], n_labels: int = 0, shape: Sequ
         from hyperprep.models.nets.hypermorph import HyperMorph
 
         return HyperMorph.from_description(description)
+    if kind == "regions":
+        from hyperprep.models.nets.region_head import RegionHead
+
+        first, count = description["ratios"]
+        return RegionHead(
+            description["boxes"], description["features"], (first, count), tuple(description["channels"])
+        )
     if kind == "neuralizer":
         from hyperprep.models.nets.neuralizer import Neuralizer
 

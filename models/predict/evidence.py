@@ -31,8 +31,8 @@ class Evidence:
     weights: torch.Tensor
     values: np.ndarray
 
-    def difference(self, held: torch.Tensor, values: np.ndarray) -> torch.Tensor:
-        """Give what changes in the logits when voxels are judged by their own intensity, (L, N).
+    def change(self, held: torch.Tensor, values: np.ndarray) -> torch.Tensor:
+        """Give what changes in the ratios when voxels are judged by their own intensity, (T, N).
 
         Parameters
         ----------
@@ -42,4 +42,4 @@ class Evidence:
             (N,) their own intensities in [0, 1].
         """
         own = self.table[intensity_bins(torch.from_numpy(values).to(self.table.device), len(self.table))]
-        return self.weights @ (own.T - held)
+        return own.T - held

@@ -12,13 +12,10 @@ import numpy as np
 import torch
 
 from hyperprep.models.predict.evidence import Evidence
+from hyperprep.models.predict.measured import MeasuredLeaves, MeasuredOwn
+from hyperprep.models.predict.own_regions import OwnLogits
 from hyperprep.models.predict.sampling import sample_volumes, slabs
-from hyperprep.models.predict.volumes import (
-    INTRACRANIAL,
-    INTRACRANIAL_NAME,
-    TEMPLATE_INTRACRANIAL_MM3,
-    expected_dice,
-)
+from hyperprep.models.predict.volumes import INTRACRANIAL, INTRACRANIAL_NAME, TEMPLATE_INTRACRANIAL_MM3
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.labels import TISSUES, Region
 from hyperprep.models.weights import WeightsEntry
@@ -41,7 +38,7 @@ class Segmentation:
     probsegs
         Probability of each region asked for, by name; filled on request.
     regions
-        uint8 mask of each super-region asked for, by name.
+        uint8 mask of each super-region and own region asked for, by name.
     volumes
         One row per region asked for: index, name, volume_mm3 (from probabilities), relative_volume (divided
         by that of the average brain, scaled to this head) and expected_dice (the overlap with the truth if
@@ -113,6 +110,8 @@ class Labelling:
     usual_mm3
         Volumes of the average brain in the template frame: of leaves by their numbers, and of the ``brain``;
         empty where the network does not know them.
+    own
+        Own regions asked for, on the network's grid.
     """
 
     target: Grid
@@ -126,9 +125,14 @@ class Labelling:
     evidence: Evidence | None = None
     temperature: float = 1.0
     usual_mm3: Mapping[int | str, float] = field(default_factory=dict)
+    own: OwnLogits | None = None
 
     def __post_init__(self) -> None:
-        held = [self.logits] if self.evidence is None else [self.logits, self.evidence.ratios]
+        held = [self.logits]
+        if self.own is not None:
+            held.append(self.own.logits)
+        if self.evidence is not None:
+            held.append(self.evidence.ratios)
         self._held = torch.cat(held)
 
     def _places(self, points: np.ndarray) -> np.ndarray:
@@ -137,13 +141,20 @@ class Labelling:
             return points
         return points + sample_volumes(self.shift, self.grid, points).T.numpy()
 
-    def _leaves(self, points: np.ndarray, values: np.ndarray | None) -> torch.Tensor:
-        """Give the leaves' probabilities (L, N) at points (N, 3) of the network's grid."""
+    def _probabilities(
+        self, points: np.ndarray, values: np.ndarray | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give probabilities of leaves (L, N) and own regions (R, N) at points (N, 3), RAS mm on the grid."""
         held = sample_volumes(self._held, self.grid, points)
-        logits = held[: len(self.numbers)]
+        leaves, rest = held[: len(self.numbers)], held[len(self.numbers) :]
+        count = 0 if self.own is None else len(self.own.regions)
+        own_part = rest[:count]
         if self.evidence is not None and values is not None:
-            logits += self.evidence.difference(held[len(self.numbers) :], values)
-        return torch.softmax(logits / self.temperature, dim=0)
+            change = self.evidence.change(rest[count:], values)
+            leaves += self.evidence.weights @ change
+            if self.own is not None:
+                own_part += self.own.weights @ change
+        return torch.softmax(leaves / self.temperature, dim=0), torch.sigmoid(own_part)
 
     def finish(
         self,
@@ -170,17 +181,19 @@ class Labelling:
         shape = self.target.shape
         mask, every = np.zeros(shape, np.uint8), np.zeros(shape, np.int16)
         entropy = np.zeros(shape, np.float32) if uncertainty else None
-        measured = _Measured(self.numbers)
-        wanted = [region for region in asked if not region.is_leaf] if not probabilities else list(asked)
-        soft = {region.name: np.zeros(shape, np.float32) for region in wanted}
+        measured = MeasuredLeaves(self.numbers)
+        regions = () if self.own is None else self.own.regions
+        measured_own = MeasuredOwn(regions)
+        soft = {region.name: np.zeros(shape, np.float32) for region in asked if probabilities}
+        masks = {region.name: np.zeros(shape, np.uint8) for region in asked if not region.is_leaf}
+        wanted = [region for region in asked if region.name in soft or region.name in masks]
         tissues = {name: np.zeros(shape, np.float32) for name in TISSUES}
         leaf_index = np.array([r.index for r in asked if r.is_leaf])
         table = torch.tensor(self.numbers, dtype=torch.int16, device=self.logits.device)
-        members = {
+        of_tissues = {
             name: self._rows([n for n in numbers if n in self.numbers]) for name, numbers in TISSUES.items()
         }
-        members |= {region.name: self._rows(region.numbers) for region in wanted}
-        whole = {"brain"} & set(soft)
+        own_rows = {region.index: row for row, region in enumerate(regions)}
         for slab, aligned in slabs(self.target, self.template2scan):
             points = self._places(aligned)
             brain = sample_volumes(self.brain[None], self.grid, points)[0]
@@ -192,34 +205,38 @@ class Labelling:
             if not inside.any():
                 continue
             chosen = inside.cpu().numpy()
-            own = None if self.evidence is None else self.evidence.values[slab].reshape(-1)[chosen]
-            leaves = self._leaves(points[chosen], own)
+            values = None if self.evidence is None else self.evidence.values[slab].reshape(-1)[chosen]
+            leaves, of_own = self._probabilities(points[chosen], values)
             mask[slab].reshape(-1)[chosen] = 1
             likeliest = leaves.argmax(dim=0)
             bits = entropy_bits(leaves)
             measured.add(leaves, likeliest, bits)
+            measured_own.add(of_own)
             every[slab].reshape(-1)[chosen] = table[likeliest].cpu().numpy()
             if entropy is not None:
                 entropy[slab].reshape(-1)[chosen] = bits.cpu().numpy()
-            for collection in (tissues, soft):
-                for name, volume in collection.items():
-                    value = (
-                        torch.ones(int(inside.sum()))
-                        if name in whole
-                        else leaves[members[name]].sum(dim=0).cpu()
-                    )
-                    volume[slab].reshape(-1)[chosen] = value.numpy()
+            for name, rows in of_tissues.items():
+                tissues[name][slab].reshape(-1)[chosen] = leaves[rows].sum(dim=0).cpu().numpy()
+            for region in wanted:
+                if region.name == "brain":
+                    value = np.ones(len(likeliest), np.float32)
+                elif region.is_own:
+                    value = of_own[own_rows[region.index]].cpu().numpy()
+                else:
+                    value = leaves[self._rows(region.numbers)].sum(dim=0).cpu().numpy()
+                if region.name in soft:
+                    soft[region.name][slab].reshape(-1)[chosen] = value
+                if region.name in masks:
+                    masks[region.name][slab].reshape(-1)[chosen] = value > 0.5
         voxel = float(abs(np.linalg.det(self.target.affine[:3, :3])))
         return Segmentation(
             dseg=self._image(np.where(np.isin(every, leaf_index), every, np.int16(0))),
             leaves=self._image(every),
             mask=self._image(mask),
             tissues={k: self._image(v) for k, v in tissues.items()},
-            probsegs={k: self._image(v) for k, v in soft.items()} if probabilities else {},
-            regions={
-                r.name: self._image((soft[r.name] > 0.5).astype(np.uint8)) for r in asked if not r.is_leaf
-            },
-            volumes=self._volumes(asked, measured, voxel, float(mask.sum()) * voxel),
+            probsegs={k: self._image(v) for k, v in soft.items()},
+            regions={k: self._image(v) for k, v in masks.items()},
+            volumes=self._volumes(asked, measured, measured_own, voxel, float(mask.sum()) * voxel),
             entropy=None if entropy is None else self._image(entropy),
             metadata={
                 "weights_sha256": entry.sha256,
@@ -227,6 +244,7 @@ class Labelling:
                 "resolution_mm": float(self.grid.spacing[0]),
                 "deformed_onto_atlas": self.shift is not None,
                 "mean_entropy": measured.mean_entropy,
+                **({} if self.own is None else {"regions_weights_sha256": self.own.sha256}),
             },
         )
 
@@ -234,19 +252,25 @@ class Labelling:
         return [self.numbers.index(n) for n in numbers]
 
     def _volumes(
-        self, asked: tuple[Region, ...], measured: _Measured, voxel: float, mask_mm3: float
+        self,
+        asked: tuple[Region, ...],
+        measured: MeasuredLeaves,
+        measured_own: MeasuredOwn,
+        voxel: float,
+        mask_mm3: float,
     ) -> list[dict[str, Any]]:
         """Volumes (mm^3) from the probabilities inside the brain mask, on the scan's grid."""
         size = float(abs(np.linalg.det(self.template2scan[:3, :3])))
         rows: list[dict[str, Any]] = []
         for region in asked:
             whole = region.name == "brain"
-            value = mask_mm3 if whole else measured.voxels(region) * voxel
-            parts = ("brain",) if whole else region.numbers
+            sums = measured_own if region.is_own else measured
+            value = mask_mm3 if whole else sums.voxels(region) * voxel
+            parts = ("brain",) if whole else region.numbers or (region.index,)
             usual = size * sum(self.usual_mm3.get(part, math.nan) for part in parts)
             row = {"index": region.index, "name": region.name, "volume_mm3": round(float(value), 1)}
-            row["relative_volume"] = _rounded(float(value) / usual)
-            row["expected_dice"] = _rounded(math.nan if whole else measured.expected_dice(region))
+            row["relative_volume"] = _rounded(float(value) / usual if usual > 0 else math.nan)
+            row["expected_dice"] = _rounded(math.nan if whole else sums.expected_dice(region))
             rows.append(row)
         inside = round(size * TEMPLATE_INTRACRANIAL_MM3, 1)
         rows.append({"index": INTRACRANIAL, "name": INTRACRANIAL_NAME, "volume_mm3": inside})
@@ -258,40 +282,3 @@ class Labelling:
 
 def _rounded(value: float) -> float | None:
     return None if math.isnan(value) else round(value, 3)
-
-
-class _Measured:
-    """Sums over voxels of the brain, added slab by slab.
-
-    ``where`` holds, row by row, how much of each leaf's probability lies where each leaf is the likeliest.
-    """
-
-    def __init__(self, numbers: tuple[int, ...]) -> None:
-        self.numbers, count = numbers, len(numbers)
-        self.where = torch.zeros(count, count, dtype=torch.float64)
-        self.sizes = torch.zeros(count, dtype=torch.int64)
-        self.bits = 0.0
-
-    def add(self, leaves: torch.Tensor, likeliest: torch.Tensor, entropy: torch.Tensor) -> None:
-        """Add voxels: (L, N) probabilities, (N,) the likeliest leaf of each, and their (N,) entropy."""
-        self.where.index_add_(1, likeliest.cpu(), leaves.double().cpu())
-        self.sizes += torch.bincount(likeliest.cpu(), minlength=len(self.sizes))
-        self.bits += float(entropy.double().sum())
-
-    @property
-    def mean_entropy(self) -> float:
-        """Mean entropy of the brain's voxels, bits."""
-        return round(self.bits / max(1, int(self.sizes.sum())), 4)
-
-    def voxels(self, region: Region) -> float:
-        """Give how many voxels a region has by its probabilities."""
-        return float(self.where[self._rows(region)].sum())
-
-    def expected_dice(self, region: Region) -> float:
-        """Give the Dice that a region's labels have on average if the probabilities are right."""
-        rows = self._rows(region)
-        hits = float(self.where[rows][:, rows].sum())
-        return expected_dice(hits, self.voxels(region), int(self.sizes[rows].sum()))
-
-    def _rows(self, region: Region) -> list[int]:
-        return [self.numbers.index(n) for n in region.numbers]

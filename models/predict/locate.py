@@ -14,6 +14,7 @@ from hyperprep.exceptions import ScanError
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
+from hyperprep.models.predict.on_grid import predict_on_grid
 from hyperprep.models.predict.rules import rescaled, structures, template_brain, threshold
 from hyperprep.models.predict.sampling import (
     largest_component,
@@ -22,7 +23,6 @@ from hyperprep.models.predict.sampling import (
     sample_volumes,
     slabs,
 )
-from hyperprep.models.predict.segment import predict_on_grid
 from hyperprep.models.spatial.affines import fit_points_robustly
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.weights import WeightsEntry, find_weights

@@ -37,12 +37,15 @@ class OntoAtlas:
         (*grid) intensities of the image at the atlas' places.
     inside
         (*grid) bool: the brain there.
+    forward
+        Point map from the atlas to the affinely aligned image.
     inverse
-        Point map from the affinely aligned image to the atlas.
+        The way back.
     """
 
     values: np.ndarray
     inside: np.ndarray
+    forward: DisplacementField
     inverse: DisplacementField
 
 
@@ -92,8 +95,10 @@ def deform_onto_atlas(
     image = torch.from_numpy(rescaled(values, brain, entry)).to(where)
     network.alignment = "affine"
     found = deformation(network.painted(image * inside), image * inside)
+    forward = as_field(found, grid)
     return OntoAtlas(
-        sample_averaged(scan, grid, [as_field(found, grid), template2scan]),
+        sample_averaged(scan, grid, [forward, template2scan]),
         warp(inside[None, None].float(), found)[0, 0].cpu().numpy() > 0.5,
+        forward,
         as_field(invert_displacement(found), grid),
     )

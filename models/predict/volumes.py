@@ -167,15 +167,21 @@ def _sum_of(parts: Sequence[VolumeRow], region: Region) -> VolumeRow:
     return row
 
 
-def paint_regions(dseg: nb.Nifti1Image, regions: Mapping[str, nb.Nifti1Image]) -> nb.Nifti1Image:
-    """Put super-regions into a segmentation of leaves, where no leaf is; small ones lie over large ones.
+def paint_regions(
+    dseg: nb.Nifti1Image, regions: Mapping[str, nb.Nifti1Image], own: Sequence[Region] = ()
+) -> nb.Nifti1Image:
+    """Put regions into a segmentation of leaves: super-regions where no leaf is, own regions over leaves.
+
+    Of regions that overlap, small ones lie over large ones.
 
     Parameters
     ----------
     dseg
         ``(X, Y, Z)`` FreeSurfer numbers.
     regions
-        Name of a super-region to its mask on the same grid.
+        Name of a super-region or own region to its mask on the same grid.
+    own
+        The own regions that there are.
 
     Returns
     -------
@@ -185,7 +191,7 @@ def paint_regions(dseg: nb.Nifti1Image, regions: Mapping[str, nb.Nifti1Image]) -
     Raises
     ------
     UsageError
-        If a name is no super-region.
+        If a name is neither.
 
     Examples
     --------
@@ -194,13 +200,14 @@ def paint_regions(dseg: nb.Nifti1Image, regions: Mapping[str, nb.Nifti1Image]) -
     >>> np.asarray(paint_regions(leaves, {"brain": mask}).dataobj).ravel().tolist()
     [17, 30001, 0]
     """
-    numbers = {region.name: region.index for region in resolve_labels(regions)} if regions else {}
+    named = {region.name: region for region in resolve_labels(regions, own)} if regions else {}
     masks = {name: np.asanyarray(img.dataobj) > 0 for name, img in regions.items()}
-    painted = np.zeros(dseg.shape, dtype=np.int16)
-    for name in sorted(masks, key=lambda name: -int(masks[name].sum())):
-        painted[masks[name]] = numbers[name]
     leaves = np.asanyarray(dseg.dataobj)
-    return nb.Nifti1Image(np.where(leaves != 0, leaves, painted).astype(np.int16), dseg.affine)
+    below, above = (np.zeros(dseg.shape, dtype=np.int16) for _ in range(2))
+    for name in sorted(masks, key=lambda name: -int(masks[name].sum())):
+        (above if named[name].is_own else below)[masks[name]] = named[name].index
+    painted = np.where(above != 0, above, np.where(leaves != 0, leaves, below))
+    return nb.Nifti1Image(painted.astype(np.int16), dseg.affine)
 
 
 def expected_dice(hits: float, probability: float, count: int) -> float:

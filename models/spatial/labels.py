@@ -21,13 +21,15 @@ class Region:
     name
         FreeSurfer's name for a leaf (``Left-Hippocampus``), a short plural word for a super-region.
     numbers
-        FreeSurfer numbers of the leaves that make it up; exactly one for a leaf.
+        FreeSurfer numbers of the leaves that make it up; exactly one for a leaf, none for a region that
+        somebody taught a network (:mod:`hyperprep.models.spatial.own_regions`).
     abbreviation
         Short name for file names and tables.
     color
         ``#rrggbb``; FreeSurfer's colour for a leaf.
     index
-        Number that stands for the region in a ``dseg``: FreeSurfer's for a leaf, 30001 upwards otherwise.
+        Number that stands for the region in a ``dseg``: FreeSurfer's for a leaf, 30001 upwards for unions of
+        leaves, 31001 upwards for own regions.
     """
 
     name: str
@@ -40,6 +42,11 @@ class Region:
     def is_leaf(self) -> bool:
         """Whether the region is one FreeSurfer label."""
         return self.numbers == (self.index,)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether somebody taught the region to a network, so that no leaf tells of it."""
+        return not self.numbers
 
 
 # name without hemisphere, left number, right number, abbreviation, colour (FreeSurfer's colour table)
@@ -153,8 +160,12 @@ _SYNONYMS = {
 _SUPER_SYNONYMS = {"deep-grey-matter": "deep-grey", "all-csf": "total-csf", "wm": "white-matter"}
 
 
-def _fold(name: str) -> str:
-    """Return a name without case, spaces, dashes and underscores; gray is grey."""
+def fold(name: str) -> str:
+    """Return a name without case, spaces, dashes and underscores; gray is grey.
+
+    >>> fold("Left Gray_Matter")
+    'leftgreymatter'
+    """
     return re.sub(r"[^0-9a-z]", "", name.lower()).replace("gray", "grey")
 
 
@@ -171,10 +182,44 @@ def _dictionary() -> dict[str, tuple[str, tuple[Region, ...]]]:
     named += [(str(region.index), (region,)) for region in (*LEAVES, *SUPER_REGIONS)]
     named += [(str(number), (leaf[target],)) for number, target in ALIASES.items()]
     named.append(("all", LEAVES))
-    return {_fold(name): (name, regions) for name, regions in reversed(named)}
+    return {fold(name): (name, regions) for name, regions in reversed(named)}
 
 
-def resolve_labels(names: Iterable[str | int]) -> tuple[Region, ...]:
+def _own_dictionary(own: Sequence[Region]) -> dict[str, tuple[str, tuple[Region, ...]]]:
+    """Folded name -> (readable name, regions) of own regions."""
+    found: dict[str, tuple[str, tuple[Region, ...]]] = {}
+    for region in own:
+        both = re.sub(r"^([Ll]eft|[Rr]ight)([-_ ]|(?=[A-Z]))", "", region.name)
+        if both != region.name:
+            found[fold(both)] = (both, (*found.get(fold(both), ("", ()))[1], region))
+    for region in own:
+        found[fold(region.name)] = found[str(region.index)] = (region.name, (region,))
+    return found
+
+
+def known_labels(names: Iterable[str]) -> tuple[str, ...]:
+    """Give those names that every installation knows, or ``all`` where there is none.
+
+    Examples
+    --------
+    >>> known_labels(["hippocampus", "claustrum"]), known_labels(["claustrum"])
+    (('hippocampus',), ('all',))
+    """
+    return tuple(name for name in names if is_known(name)) or ("all",)
+
+
+def is_known(name: str) -> bool:
+    """Say whether a name stands for regions that every installation knows.
+
+    Examples
+    --------
+    >>> is_known("left hippocampus"), is_known("claustrum")
+    (True, False)
+    """
+    return fold(name) in _dictionary()
+
+
+def resolve_labels(names: Iterable[str | int], own: Sequence[Region] = ()) -> tuple[Region, ...]:
     """Regions that names stand for.
 
     Parameters
@@ -182,6 +227,8 @@ def resolve_labels(names: Iterable[str | int]) -> tuple[Region, ...]:
     names
         Names of leaves with or without hemisphere (without: both sides), FreeSurfer numbers, super-regions,
         or ``all`` (every leaf). Case, spaces, dashes and underscores do not matter.
+    own
+        Further regions, which weights know; also by number, and both sides by the name without side.
 
     Returns
     -------
@@ -200,16 +247,16 @@ def resolve_labels(names: Iterable[str | int]) -> tuple[Region, ...]:
     >>> resolve_labels(["deep gray"])[0].numbers
     (10, 11, 12, 13, 26, 49, 50, 51, 52, 58)
     """
-    known = _dictionary()
+    known = {**_own_dictionary(own), **_dictionary()}
     chosen: dict[str, Region] = {}
     for name in names:
-        entry = known.get(_fold(str(name)))
+        entry = known.get(fold(str(name)))
         if entry is None:
-            near = difflib.get_close_matches(_fold(str(name)), known, n=4, cutoff=0.5)
+            near = difflib.get_close_matches(fold(str(name)), known, n=4, cutoff=0.5)
             hint = (
                 f"near matches: {', '.join(known[key][0] for key in near)}" if near else "no name is similar"
             )
-            supers = ", ".join(region.name for region in SUPER_REGIONS)
+            supers = ", ".join(region.name for region in (*SUPER_REGIONS, *own))
             raise UsageError(
                 f"Unknown label '{name}' ({hint}). Use a FreeSurfer name or number, one of {supers}, or all."
             )

@@ -10,6 +10,16 @@ _MEASURED = {
 }
 
 
+_SYNTHETIC = (
+    "on synthetic images of heads kept out of training",
+    "Adult heads only; no pathology was seen in training.",
+)
+_OWN = (
+    "on the atlas, in scans of participants kept out of training",
+    "For scans like those it was trained on; it finds a region only near where it was drawn.",
+)
+
+
 def model_card(name: str, entry: dict[str, Any]) -> str:
     """Write the model card of a manifest entry in Markdown.
 
@@ -20,12 +30,15 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
     >>> model_card("segment", entry).splitlines()[0]
     '# segment'
     """
+    tested, limits = _OWN if name == "regions" else _SYNTHETIC
     extra = "".join(
         f"- {title}: {entry[key]}\n"
         for key, title in (
             ("hyperparameters", "Hyperparameters"),
             ("low_rank", "Last layer, factorised"),
             ("calibration", "Calibration of the probabilities"),
+            ("base_sha256", "Reads the features of the network `segment` with the sha256"),
+            ("annotated", "Regions, and in how many participants each was drawn"),
         )
         if key in entry
     )
@@ -40,10 +53,9 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
         f"on {entry['data']} (licence of the maps: {entry['data_licence']}), seed {entry['seed']}, "
         f"{entry['date']}\n"
         f"- Command: `{entry['command']}`\n- Licence: {entry['licence']}\n\n"
-        f"## Measured\n\n`val_*`: {_MEASURED.get(name, _MEASURED[''])} on synthetic images of heads kept "
-        "out of training.\n\n"
+        f"## Measured\n\n`val_*`: {_MEASURED.get(name, _MEASURED[''])} {tested}.\n\n"
         f"| figure | value |\n|---|---|\n{scores}\n\n"
-        "## Limits\n\nAdult heads only; no pathology was seen in training. Not a medical device.\n"
+        f"## Limits\n\n{limits} Not a medical device.\n"
     )
 
 

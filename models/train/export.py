@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
@@ -15,8 +12,8 @@ import torch
 
 from hyperprep.exceptions import NoInputError, UsageError
 from hyperprep.models.nets.build import SEGMENTING, build_network, describe_features
-from hyperprep.models.train.card import model_card
 from hyperprep.models.train.places import places_of_maps
+from hyperprep.models.train.store import last_validation, store, write_entries
 from hyperprep.models.train.topology import TopologyTask
 from hyperprep.models.weights import resolver
 
@@ -190,17 +187,8 @@ def describe(
     for name, entry in manifest.items():
         entry.update(rules_of(name))
         entry.update(places_for(name, places or {}))
-    _write(out, manifest, list(manifest))
+    write_entries(out, manifest, list(manifest))
     return out / resolver.MANIFEST
-
-
-def _write(out: Path, manifest: dict[str, Any], names: list[str]) -> None:
-    """Write the manifest, and the model cards of some of its entries."""
-    cards = [(out / f"{name}.md", model_card(name, manifest[name])) for name in names]
-    for path, text in ((out / resolver.MANIFEST, json.dumps(manifest, indent=1) + "\n"), *cards):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(text)
-        os.replace(temporary, path)
 
 
 def export(
@@ -242,8 +230,6 @@ def export(
         When the label maps that ``locate`` needs are not given, or a factorisation is asked for that cannot
         be.
     """
-    from safetensors.torch import save_file
-
     run_dir, out = Path(run_dir), Path(out_dir) if out_dir is not None else resolver.package_dir()
     source = next((run_dir / n for n in ("model.pt", "checkpoint.pt") if (run_dir / n).exists()), None)
     if source is None or not (run_dir / "config.toml").exists():
@@ -259,22 +245,9 @@ def export(
         if name != "hypermorph":
             raise UsageError(f"Only a hypernetwork's last layer is factorised; '{name}' has none.")
         state = _low_rank(described, state, rank, max_error)
-    out.mkdir(parents=True, exist_ok=True)
-    file = out / f"{name}.safetensors"
-    partial = out / f".{name}.{os.getpid()}.safetensors"
     if name == "topology":
         build_network(described["network"]).load_state_dict(state)
-    save_file({k: _stored(v) for k, v in state.items()}, partial)
-    partial.chmod(0o644)
-    os.replace(partial, file)
-    history = [json.loads(line) for line in (run_dir / "curve.jsonl").read_text().splitlines()]
-    validation: dict[str, Any] = next(
-        (row for row in reversed(history) if any(k.startswith("val_") for k in row)), {}
-    )
     entry = {
-        "file": file.name,
-        "sha256": resolver.digest(file),
-        "bytes": file.stat().st_size,
         "capability": _CAPABILITY[name],
         **described,
         "command": f"python -m hyperprep.models.train run {config_name(run_dir)} --maps MAPS "
@@ -285,17 +258,8 @@ def export(
         "data": _DATA,
         "data_licence": "Apache-2.0",
         "licence": "Apache-2.0",
-        "scores": {**{k: v for k, v in validation.items() if k.startswith("val_")}, **(scores or {})},
-        "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
+        "scores": {**last_validation(run_dir), **(scores or {})},
     }
     if maps_file is not None and name in ("locate", "segment"):
         entry.update(places_for(name, places_of_maps(Path(maps_file))))
-    manifest = resolver.read_manifest(out)
-    manifest[name] = entry
-    _write(out, manifest, [name])
-    return file
-
-
-def _stored(tensor: torch.Tensor) -> torch.Tensor:
-    """Give a tensor as weights store it: half precision, whole numbers as they are."""
-    return (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+    return store(name, state, entry, out)

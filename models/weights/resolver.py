@@ -121,6 +121,31 @@ def write_manifest(folder: Path, manifest: dict[str, dict[str, Any]]) -> None:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
+def find_entry(name: str, weights_dir: str | Path | None = None) -> dict[str, Any] | None:
+    """Give the first manifest entry of a network, without looking at its file; None where there is none.
+
+    Parameters
+    ----------
+    name
+        Name of the network.
+    weights_dir
+        As in :func:`find_weights`; a folder that does not exist has no entry.
+
+    Raises
+    ------
+    WeightsError
+        When a manifest is damaged.
+
+    Examples
+    --------
+    >>> find_entry("segment")["network"]["kind"], find_entry("no-such-network")
+    ('segment', None)
+    """
+    folders = _folders(None, Path(weights_dir) if weights_dir is not None else None)
+    manifests = (read_manifest(folder) for _, folder in folders)
+    return next((manifest[name] for manifest in manifests if name in manifest), None)
+
+
 def find_weights(
     name: str, *, path: str | Path | None = None, weights_dir: str | Path | None = None
 ) -> WeightsEntry:

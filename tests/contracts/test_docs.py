@@ -84,3 +84,16 @@ def test_every_option_is_in_the_manual_and_no_other():
         *(ROOT / "docs" / name for name in ("run.md", "hpc.md", "embed.md")),
     ):
         assert set(OPTION.findall(page.read_text())) - known - FOREIGN - {"--help"} == set(), page.name
+
+
+def test_every_option_for_own_regions_is_in_their_manual():
+    from hyperprep.bidsapp.cli.parser import build_parser
+    from hyperprep.bidsapp.regions.cli import build_parser as build_regions_parser
+
+    def options(parser):
+        return {option for action in parser._actions for option in action.option_strings}
+
+    page = set(OPTION.findall((ROOT / "docs" / "regions.md").read_text()))
+    own = {option for option in options(build_regions_parser()) if option[:2] == "--" and "_" not in option}
+    assert own - page == {"--help"}
+    assert page - own - options(build_parser()) == set()

@@ -492,3 +492,21 @@ def test_the_mosaic_fills_its_width():
     mosaic = Mosaic.of(Box((-70.0, -100.0, -60.0), (70.0, 70.0, 80.0)))
     ends = {round(cell.x + cell.width, 3) for cell in mosaic.cells()}
     assert max(ends) == WIDTH
+
+
+def test_own_regions_are_drawn_by_name_and_colour(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = np.zeros((30, 32, 34), np.int16)
+    data[8:14, 10:16, 12:18], data[16:22, 10:16, 12:18] = 31001, 17
+    affine = np.diag([2.0, 2, 2, 1])
+    for name, values in (("dseg", data), ("scan", data % 7 + 1)):
+        nib.save(nib.Nifti1Image(values.astype(np.int16), affine), f"{name}.nii.gz")
+    legend = tmp_path / "dseg.tsv"
+    legend.write_text(
+        "index\tname\tabbreviation\tcolor\n31001\tNA\tNA\t#0077bb\n17\tLeft-Hippocampus\tLHip\t#dcd814\n"
+    )
+    drawn = LabelContours(in_file="scan.nii.gz", in_dseg="dseg.nii.gz", in_legend=str(legend)).run()
+    svg = Path(drawn.outputs.out_file).read_text()
+    assert 'data-label="NA"' in svg
+    assert "#0077bb" in svg
+    assert 'data-label="Hippocampus"' in svg

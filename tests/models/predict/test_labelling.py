@@ -8,9 +8,11 @@ import torch
 
 from hyperprep.models.predict.evidence import Evidence
 from hyperprep.models.predict.labelling import Labelling
-from hyperprep.models.predict.volumes import INTRACRANIAL
+from hyperprep.models.predict.own_regions import OwnLogits
+from hyperprep.models.predict.volumes import INTRACRANIAL, paint_regions
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.labels import resolve_labels
+from hyperprep.models.spatial.own_regions import number_regions
 from hyperprep.models.weights import WeightsEntry
 
 ENTRY = WeightsEntry("segment", Path("segment.safetensors"), "0" * 64, {})
@@ -101,3 +103,39 @@ def test_volumes_are_compared_with_the_average_brain_scaled_to_the_head():
     assert caudate["volume_mm3"] == pytest.approx(4 * 8 * 9 * 8 * 1.1**3, rel=1e-3)
     assert caudate["relative_volume"] == pytest.approx(4 * 8 * 9 * 8 / 1000, rel=1e-2)
     assert all(row["relative_volume"] is None for row in labelled().volumes[:2])
+
+
+def test_own_regions_overlap_with_leaves_and_are_measured():
+    own = number_regions(["Claustrum", "Habenula"])
+    logits = torch.full((2, *GRID.shape), -20.0)
+    logits[0, 2:5], logits[1, 3:4] = 20.0, 20.0
+    found = OwnLogits(own, logits, torch.zeros(2, 1), {31001: 50.0}, "1" * 64)
+    made = labelled(asked=(CAUDATE, *own), own=found, usual_mm3={31001: 400.0})
+    claustrum, habenula = (np.asanyarray(made.regions[region.name].dataobj) for region in own)
+    assert claustrum[2:5].all()
+    assert claustrum.sum() == claustrum[2:5].size
+    assert habenula.sum() == habenula[3:4].size
+    assert (np.asanyarray(made.dseg.dataobj)[2:4] == 11).all()
+    rows = {row["name"]: row for row in made.volumes}
+    assert rows["Claustrum"]["volume_mm3"] == pytest.approx(8.0 * claustrum.sum(), rel=1e-3)
+    assert rows["Claustrum"]["relative_volume"] == pytest.approx(8.0 * claustrum.sum() / 400.0, rel=1e-2)
+    assert rows["Habenula"]["relative_volume"] is None
+    assert rows["Habenula"]["expected_dice"] == 1.0
+    assert made.metadata["regions_weights_sha256"] == "1" * 64
+    painted = np.asanyarray(paint_regions(made.dseg, made.regions, own).dataobj)
+    assert (painted[3] == 31002).all(), "the smaller region lies over the larger one"
+    assert (painted[2] == 31001).all(), "own regions lie over leaves"
+
+
+def test_own_regions_follow_the_voxels_own_intensity():
+    own = number_regions(["Claustrum"])
+    table = torch.zeros(64, 1)
+    table[32:], table[:32] = 4.0, -4.0
+    values = np.zeros(FINE.shape, np.float32)
+    values[5:] = 1.0
+    evidence = Evidence(torch.zeros(1, *GRID.shape), table, torch.zeros(3, 1), values)
+    found = OwnLogits(own, torch.zeros(1, *GRID.shape), torch.ones(1, 1), {}, "1" * 64)
+    made = labelled(halves(), FINE, asked=own, own=found, evidence=evidence)
+    mask = np.asanyarray(made.regions["Claustrum"].dataobj)
+    assert mask[5:].all()
+    assert not mask[:5].any()

@@ -1,0 +1,1 @@
+"""``bidsapp-regions``: own regions, taught by masks in a BIDS derivative."""

@@ -1,0 +1,273 @@
+"""``bidsapp-regions``: teach the segmentation regions of your own, from masks in a BIDS derivative."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hyperprep import __version__
+from hyperprep.bidsapp.cli import types
+from hyperprep.bidsapp.places import check_writable
+from hyperprep.bidsapp.regions.find import check_region_examples, find_region_examples
+from hyperprep.exceptions import HyperPrepError, OutputError, UsageError
+from hyperprep.models.spatial.region_examples import RegionExample
+
+SOME_LEFT_OUT, INTERRUPTED = 1, 130
+
+SCAN_MB = 80
+"""What a prepared scan takes on disk, about."""
+
+_EPILOG = """\
+Masks are files such as sub-01/anat/sub-01_label-Claustrum_mask.nii.gz, one for each region, or a
+..._dseg.nii.gz with a table of its numbers. Not every region has to be drawn in every participant.
+
+  bidsapp-regions /data/study /data/study/derivatives/manual weights --held-out 07 08
+  bidsapp /data/study /data/out participant --weights-dir weights --labels all claustrum
+"""
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def build_parser() -> ArgumentParser:
+    """Build the parser of ``bidsapp-regions``."""
+    parser = _Parser(
+        prog="bidsapp-regions", description=__doc__, epilog=_EPILOG, allow_abbrev=False,
+        formatter_class=RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("bids_dir", type=types.existing_folder, metavar="BIDS_DIR", help="the scans")
+    parser.add_argument("masks_dir", type=types.existing_folder, metavar="MASKS_DIR",
+                        help="BIDS derivative with the masks (and the scans, if preprocessed)")  # fmt: skip
+    parser.add_argument("out_dir", type=types.any_path, metavar="WEIGHTS_DIR",
+                        help="receives the weights; give it to bidsapp as --weights-dir")  # fmt: skip
+    parser.add_argument("--regions", nargs="+", default=[], metavar="NAME",
+                        help="only these, as files or tables name them (all)")  # fmt: skip
+    parser.add_argument("--participant-label", "--participant_label", type=types.participant, nargs="+",
+                        default=[], metavar="LABEL", help="only these participants (all)")  # fmt: skip
+    parser.add_argument("--held-out", type=types.participant, nargs="+", default=[], metavar="LABEL",
+                        help="participants who measure the result and do not train")  # fmt: skip
+    parser.add_argument("--suffix", default="T1w", help="which images the masks were drawn on (default: T1w)")
+    parser.add_argument("--variants", type=_count, default=1, metavar="N",
+                        help="altered copies of each scan: brightness, alignment (default: 1)")  # fmt: skip
+    parser.add_argument("--steps", type=types.positive_int, default=1500, metavar="N",
+                        help="most training steps (default: 1500)")  # fmt: skip
+    parser.add_argument("--max-time", type=_minutes, default=20.0, metavar="MINUTES",
+                        help="most minutes of training, without the preparation (default: 20)")  # fmt: skip
+    parser.add_argument("--weights-dir", type=types.existing_folder, metavar="DIR",
+                        help="searched first for the network 'segment'")  # fmt: skip
+    parser.add_argument("-w", "--work-dir", type=types.any_path, metavar="DIR",
+                        help="keep prepared scans (80 MB for each and variant) and checkpoints here, so a "
+                        "second call goes on (default: a temporary folder)")  # fmt: skip
+    parser.add_argument("--device", type=types.device, default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--nthreads", type=types.positive_int, metavar="N", help="processor threads")
+    parser.add_argument(
+        "--random-seed",
+        "--random_seed",
+        type=_count,
+        default=0,
+        metavar="N",
+        help="seed of everything random",
+    )
+    parser.add_argument("--version", action="version", version=f"HyperPrep {__version__}")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    return int(text)
+
+
+def _minutes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"{text!r}: write a number of minutes above 0")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(build_parser().parse_args(words), words)
+    except HyperPrepError as error:
+        print(f"bidsapp-regions: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("bidsapp-regions: interrupted; nothing was written into the weights folder.", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(args: Namespace, words: Sequence[str]) -> int:
+    from hyperprep.models.predict.device import explained_memory, pick_device
+    from hyperprep.models.weights.resolver import find_weights
+
+    device = str(pick_device(args.device))
+    base = find_weights("segment", weights_dir=args.weights_dir)
+    examples = find_region_examples(
+        args.bids_dir, args.masks_dir, suffix=args.suffix, regions=args.regions,
+        participants=args.participant_label,
+    )  # fmt: skip
+    _check_held_out(args.held_out, examples)
+    check_region_examples(examples)
+    check_writable(args.out_dir, "weights")
+    print(_summary(examples, args.held_out), flush=True)
+    _tell_replaced(args.out_dir)
+    if args.work_dir:
+        check_writable(args.work_dir, "working")
+    kept = nullcontext(str(args.work_dir)) if args.work_dir else tempfile.TemporaryDirectory()
+    with kept as name, explained_memory(device, "training"):
+        _check_space(Path(name), SCAN_MB * len(examples) * (args.variants + 1))
+        return _train(args, words, examples, base.sha256, Path(name), device)
+
+
+def _train(
+    args: Namespace,
+    words: Sequence[str],
+    examples: Sequence[RegionExample],
+    base_sha256: str,
+    work: Path,
+    device: str,
+) -> int:
+    """Prepare, train, export; returns the exit code."""
+    from hyperprep.models.predict.device import torch_threads
+    from hyperprep.models.predict.region_examples import prepare_examples
+    from hyperprep.models.train.export_regions import RegionTraining, train_regions
+    from hyperprep.models.train.regions import RegionTask
+
+    request = [base_sha256, args.variants, args.random_seed, sorted(args.held_out), __version__]
+    request += [_described(example) for example in examples]
+    digest = hashlib.sha256(json.dumps(request).encode()).hexdigest()[:12]
+    run = work / f"run-{digest}"
+    left_out = prepare_examples(
+        examples, work / "prepared", run, variants=args.variants, seed=args.random_seed,
+        weights_dir=args.weights_dir, device=device, num_threads=args.nthreads,
+        told=partial(print, flush=True),
+    )  # fmt: skip
+    task = RegionTask(run, held_out=tuple(args.held_out), device=device)
+    teachers = {scan.participant for scan in task.training}
+    with torch_threads(args.nthreads):
+        written = train_regions(
+            task,
+            run,
+            args.out_dir,
+            training=RegionTraining(steps=args.steps, max_minutes=args.max_time, seed=args.random_seed),
+            command=shlex.join(["bidsapp-regions", *words]),
+            data=f"scans of {len(teachers)} participants and masks drawn in them",
+        )
+    print(_result(written, args.out_dir, args.max_time))
+    for why in left_out:
+        print(f"bidsapp-regions: left out: {why}", file=sys.stderr)
+    return SOME_LEFT_OUT if left_out else 0
+
+
+def _tell_replaced(out_dir: Path) -> None:
+    """Say which regions of the folder will be replaced."""
+    from hyperprep.models.weights.resolver import read_manifest
+
+    rows = read_manifest(out_dir).get("regions", {}).get("regions", [])
+    if rows:
+        print(
+            f"The regions in {out_dir} will be replaced: {', '.join(row['name'] for row in rows)}.",
+            flush=True,
+        )
+
+
+def _check_space(folder: Path, needed_mb: float) -> None:
+    """Check that the prepared scans have room.
+
+    Raises
+    ------
+    OutputError
+        When not.
+    """
+    free_mb = shutil.disk_usage(folder).free / 1e6
+    if free_mb < needed_mb:
+        raise OutputError(
+            f"Prepared scans take up to {needed_mb / 1000:.1f} GB, and {free_mb / 1000:.1f} GB are free in "
+            f"{folder}. Name a folder on another disk with --work-dir, or use fewer --variants."
+        )
+
+
+def _check_held_out(held_out: Sequence[str], examples: Sequence[RegionExample]) -> None:
+    """Check that those held out have masks, and that every region is left to somebody else.
+
+    Raises
+    ------
+    UsageError
+        When not.
+    """
+    known = {example.participant for example in examples}
+    unknown = [label for label in held_out if label not in known]
+    if unknown:
+        raise UsageError(
+            f"--held-out: sub-{', sub-'.join(unknown)} has no mask of a region. There are masks of "
+            f"sub-{', sub-'.join(sorted(known))}."
+        )
+    everywhere = {name for example in examples for name in example.masks}
+    trained = {name for e in examples if e.participant not in held_out for name in e.masks}
+    if everywhere - trained:
+        raise UsageError(
+            f"--held-out: {', '.join(sorted(everywhere - trained))} would be left without anybody to learn "
+            "from. Hold fewer participants out, or leave these regions out with --regions."
+        )
+
+
+def _described(example: RegionExample) -> list[Any]:
+    """Describe an example so that a change of its files is seen."""
+    masks = [
+        [name, str(source.path), source.number, source.path.stat().st_mtime_ns]
+        for name, source in example.masks.items()
+    ]
+    return [str(example.image), example.image.stat().st_mtime_ns, masks]
+
+
+def _summary(examples: Sequence[RegionExample], held_out: Sequence[str]) -> str:
+    """Say what was found."""
+    whose: dict[str, set[str]] = {}
+    for example in examples:
+        for name in example.masks:
+            whose.setdefault(name, set()).add(example.participant)
+    lines = [f"{len(examples)} scans, {len(whose)} regions (participants who train, who measure):"]
+    for name, participants in sorted(whose.items()):
+        testing = len(participants & set(held_out))
+        lines.append(f"  {name}: {len(participants) - testing}, {testing}")
+    return "\n".join(lines)
+
+
+def _result(written: Path, out_dir: Path, minutes: float) -> str:
+    """Say what was made, how good it is and how it is used."""
+    from hyperprep.models.weights.resolver import read_manifest
+
+    entry = read_manifest(out_dir)["regions"]
+    scores = {key.removeprefix("val_"): value for key, value in entry["scores"].items() if key != "val_mean"}
+    spent = entry["training_seconds"]
+    lines = [f"{written}: {entry['steps']} steps in {spent} s."]
+    if spent >= 60 * minutes - 1:
+        lines.append("  --max-time ended the training; with a larger one and --work-dir it goes on.")
+    lines += [f"  {name}: Dice {value:.3f} in participants held out" for name, value in scores.items()]
+    unmeasured = [name for name in entry["annotated"] if name not in scores]
+    if unmeasured:
+        lines.append(
+            f"  Not measured: {', '.join(unmeasured)}; nobody held out (--held-out) has a mask of it that "
+            "fills a voxel of 2 mm."
+        )
+    names = " ".join(shlex.quote(str(row["name"]).lower()) for row in entry["regions"][:3])
+    folder = shlex.quote(str(out_dir))
+    lines.append(f"Use them: bidsapp BIDS_DIR OUTPUT_DIR participant --weights-dir {folder} --labels {names}")
+    return "\n".join(lines)

@@ -1,0 +1,81 @@
+"""Regions that somebody taught a network from masks of their own: names, numbers and colours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hyperprep.exceptions import WeightsError
+from hyperprep.models.spatial.labels import TISSUES, Region, is_known
+
+FIRST_NUMBER = 31001
+"""Number of the first own region in a ``dseg``."""
+
+_COLORS = ("#0077bb", "#ee7733", "#009988", "#ee3377", "#33bbee", "#cc3311", "#999933", "#aa4499")
+"""Paul Tol's "vibrant" and "muted" schemes."""
+
+
+def own_name(name: str) -> str:
+    """Give the name by which an own region is asked for: words joined by dashes, ``own`` added if taken.
+
+    Parameters
+    ----------
+    name
+        From a file name or a table.
+
+    Examples
+    --------
+    >>> own_name("Left Claustrum"), own_name("Right Amygdala")
+    ('Left-Claustrum', 'Right-Amygdala-own')
+    """
+    joined = "-".join(re.findall(r"[0-9A-Za-z]+", name))
+    taken = is_known(joined) or joined.isdecimal() or joined.upper() in TISSUES
+    return f"{joined}-own" if taken else joined
+
+
+def number_regions(names: Iterable[str]) -> tuple[Region, ...]:
+    """Give regions their numbers and colours, in the order given.
+
+    Examples
+    --------
+    >>> [(region.name, region.index) for region in number_regions(["Left-Claustrum", "Habenula"])]
+    [('Left-Claustrum', 31001), ('Habenula', 31002)]
+    """
+    return tuple(
+        Region(name, (), _abbreviation(name), _COLORS[place % len(_COLORS)], FIRST_NUMBER + place)
+        for place, name in enumerate(names)
+    )
+
+
+def _abbreviation(name: str) -> str:
+    """Shorten a name: first letters of words of sides and joins, three of the others."""
+    words = name.split("-")
+    return "".join(word[0].upper() if word.lower() in ("left", "right") else word[:3] for word in words)
+
+
+def read_class_table(rows: Iterable[Mapping[str, Any]]) -> tuple[Region, ...]:
+    """Read the class table of weights: rows as :func:`hyperprep.models.spatial.labels.legend` makes them.
+
+    Raises
+    ------
+    WeightsError
+        When a row lacks a column.
+
+    Examples
+    --------
+    >>> from hyperprep.models.spatial.labels import legend
+    >>> made = number_regions(["Left-Claustrum", "Habenula"])
+    >>> read_class_table(legend(made)) == made
+    True
+    """
+    try:
+        return tuple(
+            Region(str(row["name"]), (), str(row["abbreviation"]), str(row["color"]), int(row["index"]))
+            for row in rows
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"The class table of the weights 'regions' is damaged ({error!r}). Train them again with "
+            "bidsapp-regions, or restore the manifest."
+        ) from error
