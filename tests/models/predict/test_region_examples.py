@@ -85,5 +85,5 @@ def test_an_altered_alignment_stays_near():
         moved = altered_alignment(np.diag([1.1, 1, 1, 1]), centre, drawn)
         before, after = (m @ [*centre, 1] for m in (np.diag([1.1, 1, 1, 1]), moved))
         assert 0 < np.linalg.norm(after - before) < 2 * 3**0.5 * 1.1 + 1e-6
-        far = centre + [70, 0, 0]
+        far = centre + np.array([70, 0, 0])
         assert np.linalg.norm(moved @ [*far, 1] - np.diag([1.1, 1, 1, 1]) @ [*far, 1]) < 15
