@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,16 @@ from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.locate import locate
 from hyperprep.models.predict.on_grid import on_network_grid
 from hyperprep.models.predict.rules import template_brain
-from hyperprep.models.predict.sampling import lattice_grid, sample_averaged
+from hyperprep.models.predict.sampling import block_means, halved, lattice_grid
 from hyperprep.models.spatial.files import replacing
 from hyperprep.models.spatial.images import read_scan
 from hyperprep.models.spatial.region_examples import INDEX, RegionExample, read_masks
-from hyperprep.models.spatial.transforms import Chain
+from hyperprep.models.spatial.transforms import Chain, resample
 from hyperprep.models.synth.alter import altered_alignment, altered_scan, draw_alteration
 from hyperprep.models.weights import WeightsEntry, find_weights
+
+TOGETHER = 14
+"""Masks that are resampled at once, as bits of whole numbers of 16 bits."""
 
 
 def prepare_examples(
@@ -156,15 +160,36 @@ def _prepare(
             assert onto is not None
             features = region_features(network, found.trunk)[0].half().cpu()
             chain: Chain = [onto.forward, template2scan]
-            masks = [_on_atlas(mask, entry, chain) for _, mask in read_masks(example, scan)]
-        _store(file, features, torch.stack(masks))
+            masks = _on_atlas((mask for _, mask in read_masks(example, scan)), entry, chain)
+        _store(file, features, masks)
 
 
-def _on_atlas(mask: nb.Nifti1Image, entry: WeightsEntry, chain: Chain) -> torch.Tensor:
-    """Bring a mask onto the atlas: the share of each voxel that is inside, (*grid) in whole 255ths."""
-    floating = nb.Nifti1Image(np.asanyarray(mask.dataobj).astype(np.float32), mask.affine)
-    share = sample_averaged(floating, lattice_grid(entry.metadata["grid"]), list(chain))
-    return torch.from_numpy(np.round(255 * np.clip(share, 0, 1)).astype(np.uint8))
+def _on_atlas(masks: Iterable[nb.Nifti1Image], entry: WeightsEntry, chain: Chain) -> torch.Tensor:
+    """Bring masks onto the atlas: the share of each voxel that is inside, (M, *grid) in whole 255ths.
+
+    :data:`TOGETHER` masks travel as bits of one image.
+    """
+    grid = lattice_grid(entry.metadata["grid"])
+    fine, shares = halved(grid), []
+    for group in batched(masks, TOGETHER):
+        bits = sum((np.asanyarray(m.dataobj).astype(np.int16) << place) for place, m in enumerate(group))
+        packed = nb.Nifti1Image(np.asarray(bits, np.int16), group[0].affine)
+        moved = np.asanyarray(resample(packed, fine, list(chain), interpolation="nearest").dataobj)
+        for place in range(len(group)):
+            inside = (moved.astype(np.int16) >> place & 1).astype(np.float32)
+            shares.append(np.round(255 * block_means(inside)).astype(np.uint8))
+    return torch.from_numpy(np.stack(shares))
+
+
+def batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Cut a sequence into lists of at most ``size``.
+
+    >>> list(batched("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    left = iter(items)
+    while part := list(islice(left, size)):
+        yield part
 
 
 def _store(path: Path, features: torch.Tensor, masks: torch.Tensor) -> None:
