@@ -20,7 +20,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from benchmarks.rows import Row, Rows
-from benchmarks.segmentation import overlap
+from benchmarks.segmentation import chain, overlap
 from hyperprep.models.synth.maps import LabelMaps, load_maps
 
 HELD_OUT = 2
@@ -155,15 +155,12 @@ def make(maps: LabelMaps, condition: Condition, number: int) -> Pair:
     return condition.stored(pair) if condition.stored else pair
 
 
-def measure(pair: Pair, threads: int) -> dict[str, float]:
+def measure(pair: Pair, template: nb.Nifti1Image, threads: int) -> dict[str, float]:
     """Segment a scan from itself alone; mean and worst Dice of its structures, and of all together."""
-    from hyperprep.models.predict.locate import locate
-    from hyperprep.models.predict.segment import segment
     from hyperprep.models.synth.structures import STRUCTURES
 
     scan, labels = pair
-    located = locate(scan, num_threads=threads)
-    result = segment(scan, template2scan=located.template2scan(), mask=located.mask, num_threads=threads)
+    result, _ = chain(scan, template, threads)
     truth, found = np.asanyarray(labels.dataobj), np.asanyarray(result.leaves.dataobj)
     known = truth >= 0
     counted = [n for n in STRUCTURES if n not in UNCOUNTED and (truth == n).any()]
@@ -194,6 +191,8 @@ def table(rows: list[Row]) -> list[str]:
 
 def main() -> None:
     """Measure what the rows do not hold yet, print."""
+    from nilearn.datasets import load_mni152_template
+
     from hyperprep.exceptions import HyperPrepError
 
     parser = argparse.ArgumentParser(
@@ -207,12 +206,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     maps, rows = load_maps(args.maps), Rows(args.rows)
+    mni = load_mni152_template(resolution=1)
+    template = nb.Nifti1Image(mni.get_fdata(dtype=np.float32), mni.affine)
     for name, condition in CONDITIONS.items():
         for number in range(args.scans):
             if not rows.has(condition=name, number=number):
                 pair = make(maps, condition, number)
                 try:
-                    scores = measure(pair, args.threads)
+                    scores = measure(pair, template, args.threads)
                 except HyperPrepError as error:
                     print(f"{name}, scan {number}: {error}", flush=True)
                     scores = {"structures": 0.0, "worst": 0.0, "brain": 0.0}
