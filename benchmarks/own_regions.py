@@ -110,17 +110,17 @@ def train(folder: Path, weights: Path, steps: int, minutes: float) -> float:
 
 def measure(data: Path, who: str, scan_file: Path, weights: Path | None, threads: int) -> dict[str, float]:
     """Segment a brain from its scan alone; Dice of every region, those the network knows without ``own``."""
-    from hyperprep.models.predict.locate import locate
+    from hyperprep.models.predict.place import place
     from hyperprep.models.predict.segment import segment
     from hyperprep.models.predict.volumes import region_name
     from hyperprep.models.spatial.images import read_dseg, read_scan
     from hyperprep.models.weights.own_regions import own_regions
 
     scan = read_scan(scan_file)
-    located = locate(scan, num_threads=threads)
+    placed = place(scan, num_threads=threads)
     own = own_regions(weights) if weights is not None else ()
     result = segment(
-        scan, template2scan=located.template2scan(), mask=located.mask, weights_dir=weights,
+        scan, template2scan=placed.template2scan, mask=placed.mask, weights_dir=weights,
         labels=["all", *(region.name for region in own)], num_threads=threads,
     )  # fmt: skip
     manual = (

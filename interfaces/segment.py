@@ -21,7 +21,7 @@ class _ConditionalSegmentationInputSpec(_ModelInputSpec):
     template2scan_xfm = File(
         exists=True,
         desc="ITK transform that brings the scan onto the template (a point map from template to scan); "
-        "by default the brain is located first (network 'locate') and aligned by its structures' centres",
+        "by default the brain is located first (network 'locate') and aligned to the atlas",
     )
     in_template_frame = traits.Bool(
         False, usedefault=True, desc="the scan lies in the template's frame, nothing has to be aligned"
@@ -148,7 +148,8 @@ class ConditionalSegmentation(ModelInterface):
             return read_affine(given), None
         if self.inputs.in_template_frame:
             return np.eye(4), None
-        from hyperprep.models.predict.locate import locate
+        from hyperprep.models.predict.place import place
 
-        found = locate(scan, **{**self._model_options(), "weights": None})
-        return found.template2scan(), found.mask
+        options = {key: value for key, value in self._model_options().items() if key != "weights"}
+        found = place(scan, **options)
+        return found.template2scan, found.mask

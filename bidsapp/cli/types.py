@@ -44,7 +44,11 @@ def _label(text: str, prefix: str, what: str) -> str:
 def existing_path(text: str) -> Path:
     """Read a path that must exist; the result is absolute, links are kept."""
     path = any_path(text)
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:
+        raise ArgumentTypeError(f"{path} cannot be looked at: {error.strerror}") from error
+    if not there:
         dangling = path.is_symlink()
         raise ArgumentTypeError(
             f"{path} {'is a link whose target is not there' if dangling else 'does not exist'}"
@@ -94,7 +98,10 @@ def any_path(text: str) -> Path:
     shown = os.fsencode(text).decode(errors="backslashreplace")
     if any("\ud800" <= letter <= "\udfff" for letter in text):
         raise ArgumentTypeError(f"the path {shown} is not UTF-8, which BIDS requires; rename it")
-    return Path(text).expanduser().absolute()
+    try:
+        return Path(text).expanduser().absolute()
+    except RuntimeError as error:
+        raise ArgumentTypeError(f"the path {shown} names the home of a user who is not known") from error
 
 
 def derivative(text: str) -> tuple[str, Path]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 import sys
 import tempfile
+import traceback
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,10 +21,13 @@ from hyperprep import __version__
 from hyperprep.bidsapp.cli import types
 from hyperprep.bidsapp.places import check_writable
 from hyperprep.bidsapp.regions.find import check_region_examples, find_region_examples
-from hyperprep.exceptions import HyperPrepError, OutputError, UsageError
+from hyperprep.exceptions import HyperPrepError, OutputError, UsageError, WeightsError
+from hyperprep.models.spatial.own_regions import read_class_table
 from hyperprep.models.spatial.region_examples import RegionExample
 
-SOME_LEFT_OUT, INTERRUPTED = 1, 130
+SOME_LEFT_OUT, UNEXPECTED, INTERRUPTED = 1, 70, 130
+
+MOST_THREADS = 512
 
 SCAN_MB = 80
 """What a prepared scan takes on disk, about."""
@@ -58,7 +63,9 @@ def build_parser() -> ArgumentParser:
                         default=[], metavar="LABEL", help="only these participants (all)")  # fmt: skip
     parser.add_argument("--held-out", type=types.participant, nargs="+", default=[], metavar="LABEL",
                         help="participants who measure the result and do not train")  # fmt: skip
-    parser.add_argument("--suffix", default="T1w", help="which images the masks were drawn on (default: T1w)")
+    parser.add_argument(
+        "--suffix", type=_suffix, default="T1w", help="which images the masks were drawn on (default: T1w)"
+    )
     parser.add_argument("--variants", type=_count, default=1, metavar="N",
                         help="altered copies of each scan: brightness, alignment (default: 1)")  # fmt: skip
     parser.add_argument("--steps", type=types.positive_int, default=1500, metavar="N",
@@ -71,7 +78,7 @@ def build_parser() -> ArgumentParser:
                         help="keep prepared scans (80 MB for each and variant) and checkpoints here, so a "
                         "second call goes on (default: a temporary folder)")  # fmt: skip
     parser.add_argument("--device", type=types.device, default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--nthreads", type=types.positive_int, metavar="N", help="processor threads")
+    parser.add_argument("--nthreads", type=_threads, metavar="N", help="processor threads")
     parser.add_argument(
         "--random-seed",
         "--random_seed",
@@ -85,9 +92,22 @@ def build_parser() -> ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise ArgumentTypeError(f"{text!r} is no whole number of 0 or more")
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise ArgumentTypeError(f"{text!r} is no whole number from 0 to 999999999")
     return int(text)
+
+
+def _threads(text: str) -> int:
+    count = types.positive_int(text)
+    if count > MOST_THREADS:
+        raise ArgumentTypeError(f"{text} threads are more than {MOST_THREADS}")
+    return count
+
+
+def _suffix(text: str) -> str:
+    if not re.fullmatch("[0-9A-Za-z]+", text) or text in ("mask", "dseg", "probseg"):
+        raise ArgumentTypeError(f"{text!r} is no suffix of a scan: write T1w, T2w, FLAIR or the like")
+    return text
 
 
 def _minutes(text: str) -> float:
@@ -111,13 +131,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("bidsapp-regions: interrupted; nothing was written into the weights folder.", file=sys.stderr)
         return INTERRUPTED
+    except Exception as error:
+        traceback.print_exc()
+        print(
+            f"bidsapp-regions: unexpected error, {type(error).__name__}: {error}. Nothing of this call is to "
+            "be used; please report it with the lines above.",
+            file=sys.stderr,
+        )
+        return UNEXPECTED
 
 
 def _run(args: Namespace, words: Sequence[str]) -> int:
     from hyperprep.models.predict.device import explained_memory, pick_device
-    from hyperprep.models.weights.resolver import find_weights
+    from hyperprep.models.weights.resolver import MANIFEST, find_weights
 
     device = str(pick_device(args.device))
+    if args.weights_dir is not None and not (args.weights_dir / MANIFEST).is_file():
+        raise WeightsError(
+            f"--weights-dir {args.weights_dir} has no {MANIFEST}, so nothing in it would be used. Give the "
+            "folder that the weights were exported to, or leave the option out."
+        )
     base = find_weights("segment", weights_dir=args.weights_dir)
     examples = find_region_examples(
         args.bids_dir, args.masks_dir, suffix=args.suffix, regions=args.regions,
@@ -125,7 +158,7 @@ def _run(args: Namespace, words: Sequence[str]) -> int:
     )  # fmt: skip
     _check_held_out(args.held_out, examples)
     check_region_examples(examples)
-    check_writable(args.out_dir, "weights")
+    _check_out(args, base.sha256)
     print(_summary(examples, args.held_out), flush=True)
     _tell_replaced(args.out_dir)
     if args.work_dir:
@@ -148,7 +181,7 @@ def _train(
     from hyperprep.models.predict.device import torch_threads
     from hyperprep.models.predict.region_examples import prepare_examples
     from hyperprep.models.train.export_regions import RegionTraining, train_regions
-    from hyperprep.models.train.regions import RegionTask
+    from hyperprep.models.train.regions import RegionTask, read_prepared
 
     request = [base_sha256, args.variants, args.random_seed, sorted(args.held_out), __version__]
     request += [_described(example) for example in examples]
@@ -159,7 +192,11 @@ def _train(
         weights_dir=args.weights_dir, device=device, num_threads=args.nthreads,
         told=partial(print, flush=True),
     )  # fmt: skip
-    task = RegionTask(run, held_out=tuple(args.held_out), device=device)
+    prepared = {scan.participant for scan in read_prepared(run)[1]}
+    task = RegionTask(run, held_out=tuple(one for one in args.held_out if one in prepared), device=device)
+    lost = sorted({name for example in examples for name in example.masks} - set(task.regions))
+    if lost:
+        left_out.append(f"the regions {', '.join(lost)}, which no scan that could be used has.")
     teachers = {scan.participant for scan in task.training}
     with torch_threads(args.nthreads):
         written = train_regions(
@@ -176,16 +213,43 @@ def _train(
     return SOME_LEFT_OUT if left_out else 0
 
 
+def _check_out(args: Namespace, base_sha256: str) -> None:
+    """Check that the weights can be written, and will be used where they are written.
+
+    Raises
+    ------
+    OutputError
+        When the folder is one of the inputs, or cannot be written.
+    UsageError
+        When it holds another network ``segment`` than the one trained on.
+    """
+    from hyperprep.models.weights.resolver import MANIFEST, find_weights, read_manifest
+
+    out = args.out_dir
+    if out.resolve() in (args.bids_dir.resolve(), args.masks_dir.resolve()):
+        raise OutputError(f"The weights folder {out} is an input. Choose another, such as {out}_weights.")
+    blocked = [n for n in (MANIFEST, "regions.safetensors", "regions.md") if (out / n).is_dir()]
+    if blocked:
+        raise OutputError(f"{out / blocked[0]} is a folder, where a file has to be written. Move it away.")
+    if "segment" in read_manifest(out) and find_weights("segment", weights_dir=out).sha256 != base_sha256:
+        raise UsageError(
+            f"{out} holds a network 'segment' of its own, with which the regions would not work. Choose "
+            f"another folder, or train on that network: --weights-dir {out}."
+        )
+    check_writable(out, "weights")
+
+
 def _tell_replaced(out_dir: Path) -> None:
     """Say which regions of the folder will be replaced."""
     from hyperprep.models.weights.resolver import read_manifest
 
-    rows = read_manifest(out_dir).get("regions", {}).get("regions", [])
+    try:
+        rows = read_class_table(read_manifest(out_dir).get("regions", {}).get("regions", []))
+    except WeightsError:
+        rows = ()
     if rows:
-        print(
-            f"The regions in {out_dir} will be replaced: {', '.join(row['name'] for row in rows)}.",
-            flush=True,
-        )
+        names = ", ".join(region.name for region in rows)
+        print(f"The regions in {out_dir} will be replaced: {names}.", flush=True)
 
 
 def _check_space(folder: Path, needed_mb: float) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nb
 import numpy as np
 
 from hyperprep.bidsapp.named_files import NamedFile, images_of
 from hyperprep.exceptions import HyperPrepError, NoInputError, ScanError, UsageError
+from hyperprep.models.spatial.checks import open_image
 from hyperprep.models.spatial.images import read_dseg, read_scan
 from hyperprep.models.spatial.labels import fold
 from hyperprep.models.spatial.own_regions import own_name
@@ -109,6 +109,11 @@ def find_region_examples(
             f"No mask of {', '.join(missing)} in {masks_dir}. There are masks of {', '.join(known[:40])}"
             f"{' and more' if len(known) > 40 else ''}."
         )
+    if not held:
+        raise UsageError(
+            f"No number of a segmentation in {masks_dir} stands in its table, so no region has a name. Add "
+            "the numbers to the table (index, name)."
+        )
     return [
         RegionExample(path.name.split(".", 1)[0].rpartition("_")[0], participant_of[path], path, found)
         for path, found in sorted(held.items())
@@ -145,12 +150,25 @@ def check_region_examples(examples: Sequence[RegionExample]) -> None:
 
 def _name_of(mask: NamedFile) -> str:
     """Give the name of the region of a mask file; empty where its name tells none."""
-    name = mask.entities.get("label") or mask.desc or ""
-    return own_name(_side_of(mask) + name) if name else ""
+    name = own_name(mask.entities.get("label") or mask.desc or "")
+    return own_name(_sided(mask, name)) if name else ""
 
 
-def _side_of(mask: NamedFile) -> str:
-    return {"L": "Left-", "R": "Right-"}.get(mask.entities.get("hemi", ""), "")
+def _sided(mask: NamedFile, name: str) -> str:
+    """Put the side that a file's name tells before the name of a region.
+
+    Raises
+    ------
+    UsageError
+        If it is neither left nor right.
+    """
+    told = mask.entities.get("hemi")
+    if told is None:
+        return name
+    side = {"L": "Left-", "R": "Right-"}.get(told.upper())
+    if side is None:
+        raise UsageError(f"{mask.path}: hemi-{told} is no side. Write hemi-L or hemi-R.")
+    return name if fold(name).startswith(fold(side)) else side + name
 
 
 def _regions_in(mask: NamedFile, root: Path) -> dict[str, MaskSource]:
@@ -170,7 +188,7 @@ def _regions_in(mask: NamedFile, root: Path) -> dict[str, MaskSource]:
     found: dict[str, MaskSource] = {}
     for number in numbers[numbers > 0].tolist():
         if number in names:
-            name = own_name(_side_of(mask) + names[number])
+            name = own_name(_sided(mask, names[number]))
             if name in found:
                 raise UsageError(
                     f"The table of {mask.path} calls {found[name].number} and {number} alike, {name}: give "
@@ -238,11 +256,21 @@ def _scan_of(mask: NamedFile, scans: Sequence[NamedFile], suffix: str) -> NamedF
         near = [s for s in near if all(wanted.get(k, v) == v for k, v in place(s).items())]
         same = near if len({tuple(sorted(place(s).items())) for s in near}) == 1 else []
     if not same:
+        others = ", ".join(s.path.name for s in scans if s.entities.get("sub") == mask.entities.get("sub"))
         raise NoInputError(
-            f"{mask.path} has no {suffix} image of its participant, session, run and space, neither in the "
-            "derivative nor in the dataset. Put it there, or name another suffix with --suffix."
+            f"{mask.path} has no {suffix} image of its participant, session, run and space, neither in "
+            "the derivative nor in the dataset. Of this participant there is: "
+            f"{others or 'none'}. Put it there, name the mask like its scan, or take another --suffix."
         )
     if len(same) == 1:
         return same[0]
-    shape = nb.load(mask.path).shape
-    return min(same, key=lambda scan: (nb.load(scan.path).shape != shape, scan.desc not in (None, "preproc")))
+    shape = _shape_of(mask.path)
+    return min(same, key=lambda one: (_shape_of(one.path) != shape, one.desc not in (None, "preproc")))
+
+
+def _shape_of(path: Path) -> tuple[int, ...]:
+    """Give an image's shape by its header; nothing where it cannot be read, which is told later."""
+    try:
+        return tuple(open_image(path).shape)
+    except HyperPrepError:
+        return ()

@@ -20,8 +20,8 @@ from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.region_head import region_features
 from hyperprep.models.predict.device import pick_device, torch_threads
-from hyperprep.models.predict.locate import locate
 from hyperprep.models.predict.on_grid import on_network_grid
+from hyperprep.models.predict.place import place
 from hyperprep.models.predict.rules import template_brain
 from hyperprep.models.predict.sampling import block_means, halved, lattice_grid
 from hyperprep.models.spatial.files import replacing
@@ -93,9 +93,9 @@ def prepare_examples(
     options = {"weights_dir": weights_dir, "device": device, "num_threads": num_threads}
     rows: list[dict[str, Any]] = []
     left_out: list[str] = []
-    for place, example in enumerate(examples):
+    for turn, example in enumerate(examples):
         files = [folder / _name(example, variant, seed, entry) for variant in range(variants + 1)]
-        begins, there = f"{place + 1}/{len(examples)} {example.label}", all(f.exists() for f in files)
+        begins, there = f"{turn + 1}/{len(examples)} {example.label}", all(f.exists() for f in files)
         try:
             if not there:
                 _prepare(example, files, seed, network, entry, options)
@@ -145,18 +145,18 @@ def _prepare(
 ) -> None:
     """Make the files of one scan: as it is, then altered."""
     scan = read_scan(example.image)
-    located = locate(scan, **options)
+    placed = place(scan, **options)
     for variant, file in enumerate(files):
         if file.exists():
             continue
-        image, template2scan = scan, located.template2scan()
+        image, template2scan = scan, placed.template2scan
         if variant:
             rng = np.random.default_rng([seed, variant, zlib.crc32(example.label.encode())])
             drawn = draw_alteration(rng)
             image = altered_scan(scan, drawn)
             template2scan = altered_alignment(template2scan, template_brain(entry)[1], drawn)
         with torch_threads(options["num_threads"]), torch.inference_mode():
-            found, onto = on_network_grid(network, entry, image, template2scan, located.mask)
+            found, onto = on_network_grid(network, entry, image, template2scan, placed.mask)
             assert onto is not None
             features = region_features(network, found.trunk)[0].half().cpu()
             chain: Chain = [onto.forward, template2scan]
@@ -172,11 +172,11 @@ def _on_atlas(masks: Iterable[nb.Nifti1Image], entry: WeightsEntry, chain: Chain
     grid = lattice_grid(entry.metadata["grid"])
     fine, shares = halved(grid), []
     for group in batched(masks, TOGETHER):
-        bits = sum((np.asanyarray(m.dataobj).astype(np.int16) << place) for place, m in enumerate(group))
+        bits = sum((np.asanyarray(m.dataobj).astype(np.int16) << bit) for bit, m in enumerate(group))
         packed = nb.Nifti1Image(np.asarray(bits, np.int16), group[0].affine)
         moved = np.asanyarray(resample(packed, fine, list(chain), interpolation="nearest").dataobj)
-        for place in range(len(group)):
-            inside = (moved.astype(np.int16) >> place & 1).astype(np.float32)
+        for bit in range(len(group)):
+            inside = (moved.astype(np.int16) >> bit & 1).astype(np.float32)
             shares.append(np.round(255 * block_means(inside)).astype(np.uint8))
     return torch.from_numpy(np.stack(shares))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,10 +27,11 @@ def own_name(name: str) -> str:
 
     Examples
     --------
-    >>> own_name("Left Claustrum"), own_name("Right Amygdala")
-    ('Left-Claustrum', 'Right-Amygdala-own')
+    >>> own_name("Left Claustrum"), own_name("Right Amygdala"), own_name("Noyau caudé")
+    ('Left-Claustrum', 'Right-Amygdala-own', 'Noyau-caude')
     """
-    joined = "-".join(re.findall(r"[0-9A-Za-z]+", name))
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    joined = "-".join(re.findall(r"[0-9A-Za-z]+", plain))
     taken = is_known(joined) or joined.isdecimal() or joined.upper() in TISSUES
     return f"{joined}-own" if taken else joined
 
@@ -74,7 +76,7 @@ def read_class_table(rows: Iterable[Mapping[str, Any]]) -> tuple[Region, ...]:
             Region(str(row["name"]), (), str(row["abbreviation"]), str(row["color"]), int(row["index"]))
             for row in rows
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise WeightsError(
             f"The class table of the weights 'regions' is damaged ({error!r}). Train them again with "
             "bidsapp-regions, or restore the manifest."

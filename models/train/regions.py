@@ -129,7 +129,10 @@ class RegionTask:
         self.testing = [s for s in scans if s.participant in self.held_out and s.variant == 0]
         self.regions = tuple(sorted({name for scan in self.training for name in scan.regions}))
         if not self.regions:
-            raise UsageError("Everybody is held out, so nothing is left to learn from.")
+            raise UsageError(
+                "Nothing is left to learn from: everybody else is held out. "
+                + " ".join(f"Left out: {why}" for why in self.content.get("left_out", ()))
+            )
         self.shape = tuple(self.content["grid"]["shape"])
         self.having = [[s for s in self.training if name in s.regions] for name in self.regions]
         self.boxes = [

@@ -98,7 +98,9 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         content = json.loads(manifest.read_text())
-    except ValueError as error:
+    except OSError as error:
+        raise WeightsError(f"{manifest} cannot be read: {error.strerror}. Check its permissions.") from error
+    except (ValueError, RecursionError) as error:
         raise WeightsError(
             f"{manifest} is not valid JSON ({error}). Export the weights again or restore the file."
         ) from error

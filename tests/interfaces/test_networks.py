@@ -189,7 +189,7 @@ def test_a_scan_in_an_unknown_position_is_located_first(
 ) -> None:
     seen = fake_module("segment", _segmented)
     rough = _image(nb.load(scan), 1, np.uint8)
-    fake_module("locate", lambda img, **_: SimpleNamespace(mask=rough, template2scan=lambda: SHIFT))
+    fake_module("place", lambda img, **_: SimpleNamespace(mask=rough, template2scan=SHIFT))
     ConditionalSegmentation(in_file=scan, labels=["hippocampus"]).run()
     assert np.allclose(seen["template2scan"], SHIFT)
     assert seen["mask"] is rough

@@ -6,6 +6,7 @@ import nibabel as nb
 import numpy as np
 import pytest
 
+from hyperprep.bidsapp.regions import cli
 from hyperprep.bidsapp.regions.cli import main
 from hyperprep.bidsapp.regions.find import check_region_examples, find_region_examples
 from hyperprep.exceptions import NoInputError, ScanError, UsageError
@@ -199,6 +200,10 @@ def test_all_masks_that_cannot_be_used_are_told_at_once(study):
         (["--held-out", "03"], "sub-03 has no mask"),
         (["--regions", "nothing"], "No mask of nothing"),
         (["--max-time", "0"], "minutes above 0"),
+        (["--nthreads", "1000000"], "more than 512"),
+        (["--random-seed", "9" * 30], "--random-seed"),
+        (["--suffix", "mask"], "no suffix of a scan"),
+        (["--weights-dir", "."], "has no manifest.json"),
         (["--variants", "-1"], "--variants"),
         (["--weights-dir", "nowhere"], "nowhere"),
         (["--nonsense"], "--nonsense"),
@@ -211,3 +216,52 @@ def test_wrong_words_end_before_anything_is_computed(study, tmp_path, capsys, wo
     assert message in told
     assert "Traceback" not in told
     assert not (tmp_path / "weights").exists()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "regions.safetensors", "regions.md"])
+def test_what_stands_in_the_way_of_the_weights_is_told_first(study, tmp_path, capsys, name):
+    (tmp_path / "weights" / name).mkdir(parents=True)
+    assert main([*map(str, study), str(tmp_path / "weights")]) == 73
+    assert f"{name} is a folder" in capsys.readouterr().err
+
+
+def test_the_weights_go_into_no_input(study, capsys):
+    assert main([*map(str, study), str(study[1])]) == 73
+    assert "is an input" in capsys.readouterr().err
+
+
+def test_an_error_nobody_expected_is_no_success(study, tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError("what")
+
+    monkeypatch.setattr(cli, "find_region_examples", fail)
+    assert main([*map(str, study), str(tmp_path / "weights")]) == 70
+    assert "unexpected error, ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_sides_are_told_once_and_are_left_or_right(tmp_path):
+    put(tmp_path / "sub-01/anat/sub-01_T1w.nii.gz")
+    mask = tmp_path / "m/sub-01/anat/sub-01_hemi-l_label-LeftNucleus_mask.nii.gz"
+    put(mask, marked())
+    assert list(find_region_examples(tmp_path, tmp_path / "m")[0].masks) == ["LeftNucleus"]
+    mask.rename(mask.with_name("sub-01_hemi-X_label-Nucleus_mask.nii.gz"))
+    with pytest.raises(UsageError, match="hemi-X is no side"):
+        find_region_examples(tmp_path, tmp_path / "m")
+
+
+def test_a_table_that_names_nothing_that_occurs_is_told(tmp_path):
+    put(tmp_path / "sub-01/anat/sub-01_T1w.nii.gz")
+    put(tmp_path / "m/sub-01/anat/sub-01_dseg.nii.gz", marked(5))
+    (tmp_path / "m/dseg.tsv").write_text("index\tname\n6\tX\n")
+    with pytest.raises(UsageError, match="stands in its table"):
+        find_region_examples(tmp_path, tmp_path / "m")
+
+
+def test_a_damaged_scan_beside_another_is_told_and_no_crash(tmp_path):
+    put(tmp_path / "sub-01/anat/sub-01_T1w.nii.gz")
+    broken = tmp_path / "m/sub-01/anat/sub-01_desc-preproc_T1w.nii.gz"
+    put(broken)
+    broken.write_bytes(b"")
+    put(tmp_path / "m/sub-01/anat/sub-01_label-X_mask.nii.gz", marked())
+    (found,) = find_region_examples(tmp_path, tmp_path / "m")
+    assert found.image.name == "sub-01_T1w.nii.gz"

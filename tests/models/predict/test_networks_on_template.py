@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import torch
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from hyperprep.exceptions import ScanError, UsageError
 from hyperprep.models.predict.instance import refine_transform
+from hyperprep.models.predict.place import place
 from hyperprep.models.predict.register import register
 from hyperprep.models.predict.segment import segment
 from hyperprep.models.predict.volumes import INTRACRANIAL
@@ -217,3 +219,17 @@ def test_a_refinement_that_loses_overlap_is_not_used(template, warped, deformati
     assert found.metrics["refinement"] == "none"
     assert found.metrics["dice_all"] == found.metrics["dice_all_network"]
     assert not register(template, warped, lam=0.3, **options).metrics["refinement_refused"]
+
+
+def test_a_turned_head_is_placed_by_itself(template):
+    """The structures' centres alone leave a head that lies askew badly aligned."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_rotvec(np.deg2rad([20.0, -8, 12])).as_matrix()
+    turn[:3, 3] = [12, -20, 30]
+    found = place(nb.Nifti1Image(np.asanyarray(template.dataobj), turn @ template.affine))
+    points = np.array(
+        [[0.0, -20, 10, 1], [40, -15, 5, 1], [-40, 20, 30, 1], [10, -70, -20, 1], [0, 40, 10, 1]]
+    ).T
+    error = np.linalg.norm((found.template2scan @ points - turn @ points)[:3], axis=0)
+    assert found.aligned
+    assert error.max() < 5, f"{error.round(1)} mm from where the head lies"

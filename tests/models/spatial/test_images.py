@@ -88,6 +88,11 @@ def damaged(kind, folder):
     elif kind == "truncated":
         save(path, np.random.default_rng(0).normal(size=(30, 31, 32)))
         path.write_bytes(path.read_bytes()[:20000])
+    elif kind == "checksum":
+        save(path, data)
+        held = bytearray(path.read_bytes())
+        held[-6] ^= 0xFF
+        path.write_bytes(held)
     elif kind == "truncated header":
         path.write_bytes(gzip.compress(b"\0" * 50))
     elif kind == "slice":
@@ -122,6 +127,7 @@ def damaged(kind, folder):
         ("zero", "zero size"),
         ("text", "not a readable image"),
         ("truncated", "truncated or damaged"),
+        ("checksum", "CRC check failed"),
         ("truncated header", "not a readable image"),
         ("slice", r"shape \(7, 8, 1\): a single slice"),
         ("flat", r"shape \(7, 8\): a single slice"),

@@ -98,7 +98,7 @@ def test_boxes_hold_all_masks_and_a_margin(folder):
 def test_what_is_held_out_must_be_there(folder):
     with pytest.raises(UsageError, match="09"):
         RegionTask(folder, held_out=("09",))
-    with pytest.raises(UsageError, match="nothing is left"):
+    with pytest.raises(UsageError, match="Nothing is left to learn from"):
         RegionTask(folder, held_out=("01", "02", "03", "04"))
     with pytest.raises(NoInputError, match=INDEX):
         RegionTask(folder / "none")
