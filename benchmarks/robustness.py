@@ -2,8 +2,8 @@
 
 python -m benchmarks.robustness --maps MAPS --rows ROWS --threads 2 --out FILE
 
-Synthetic scans of the two label maps that trained no network, the whole chain (locate, align, deform,
-segment) from the scan alone. Every line changes one thing of the first.
+Synthetic scans of the two label maps that trained no network, by what the interface alone does (locate, align to
+the atlas, deform, segment), from the scan alone. Every line changes one thing of the first.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from benchmarks.rows import Row, Rows
-from benchmarks.segmentation import chain, overlap
+from benchmarks.segmentation import overlap
 from hyperprep.models.synth.maps import LabelMaps, load_maps
 
 HELD_OUT = 2
@@ -155,12 +155,15 @@ def make(maps: LabelMaps, condition: Condition, number: int) -> Pair:
     return condition.stored(pair) if condition.stored else pair
 
 
-def measure(pair: Pair, template: nb.Nifti1Image, threads: int) -> dict[str, float]:
+def measure(pair: Pair, threads: int) -> dict[str, float | bool]:
     """Segment a scan from itself alone; mean and worst Dice of its structures, and of all together."""
+    from hyperprep.models.predict.place import place
+    from hyperprep.models.predict.segment import segment
     from hyperprep.models.synth.structures import STRUCTURES
 
     scan, labels = pair
-    result, _ = chain(scan, template, threads)
+    placed = place(scan, num_threads=threads)
+    result = segment(scan, template2scan=placed.template2scan, mask=placed.mask, num_threads=threads)
     truth, found = np.asanyarray(labels.dataobj), np.asanyarray(result.leaves.dataobj)
     known = truth >= 0
     counted = [n for n in STRUCTURES if n not in UNCOUNTED and (truth == n).any()]
@@ -169,6 +172,7 @@ def measure(pair: Pair, template: nb.Nifti1Image, threads: int) -> dict[str, flo
     return {
         "structures": float(np.mean(each)),
         "worst": float(np.min(each)),
+        "aligned": placed.aligned,
         "brain": overlap(np.isin(found, counted) & known, inside),
     }
 
@@ -191,8 +195,6 @@ def table(rows: list[Row]) -> list[str]:
 
 def main() -> None:
     """Measure what the rows do not hold yet, print."""
-    from nilearn.datasets import load_mni152_template
-
     from hyperprep.exceptions import HyperPrepError
 
     parser = argparse.ArgumentParser(
@@ -206,17 +208,15 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     maps, rows = load_maps(args.maps), Rows(args.rows)
-    mni = load_mni152_template(resolution=1)
-    template = nb.Nifti1Image(mni.get_fdata(dtype=np.float32), mni.affine)
     for name, condition in CONDITIONS.items():
         for number in range(args.scans):
             if not rows.has(condition=name, number=number):
                 pair = make(maps, condition, number)
                 try:
-                    scores = measure(pair, template, args.threads)
+                    scores = measure(pair, args.threads)
                 except HyperPrepError as error:
                     print(f"{name}, scan {number}: {error}", flush=True)
-                    scores = {"structures": 0.0, "worst": 0.0, "brain": 0.0}
+                    scores = {"structures": 0.0, "worst": 0.0, "aligned": False, "brain": 0.0}
                 rows.add({"condition": name, "number": number, **scores})
     lines = table(rows.known)
     print("\n".join(lines))
