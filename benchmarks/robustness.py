@@ -2,8 +2,8 @@
 
 python -m benchmarks.robustness --maps MAPS --rows ROWS --threads 2 --out FILE
 
-Synthetic scans of the two label maps that trained no network, by what the interface alone does (locate, align to
-the atlas, deform, segment), from the scan alone. Every line changes one thing of the first.
+Synthetic scans of the two label maps that trained no network, by what the interface alone does (locate, align
+to the atlas, deform, segment), from the scan alone. Every line changes one thing of the first.
 """
 
 from __future__ import annotations
