@@ -185,11 +185,20 @@ def _dictionary() -> dict[str, tuple[str, tuple[Region, ...]]]:
     return {fold(name): (name, regions) for name, regions in reversed(named)}
 
 
+def without_side(name: str) -> str:
+    """Give a region's name without the side that it begins with.
+
+    >>> without_side("Left-Claustrum"), without_side("RightClaustrum"), without_side("Leftover")
+    ('Claustrum', 'Claustrum', 'Leftover')
+    """
+    return re.sub(r"^([Ll]eft|[Rr]ight)([-_ ]|(?=[A-Z]))", "", name)
+
+
 def _own_dictionary(own: Sequence[Region]) -> dict[str, tuple[str, tuple[Region, ...]]]:
     """Folded name -> (readable name, regions) of own regions."""
     found: dict[str, tuple[str, tuple[Region, ...]]] = {}
     for region in own:
-        both = re.sub(r"^([Ll]eft|[Rr]ight)([-_ ]|(?=[A-Z]))", "", region.name)
+        both = without_side(region.name)
         if both != region.name:
             found[fold(both)] = (both, (*found.get(fold(both), ("", ()))[1], region))
     for region in own:

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hyperprep.exceptions import WeightsError
-from hyperprep.models.spatial.labels import TISSUES, Region, is_known
+from hyperprep.models.spatial.labels import TISSUES, Region, is_known, without_side
 
 FIRST_NUMBER = 31001
 """Number of the first own region in a ``dseg``."""
 
-_COLORS = ("#0077bb", "#ee7733", "#009988", "#ee3377", "#33bbee", "#cc3311", "#999933", "#aa4499")
-"""Paul Tol's "vibrant" and "muted" schemes."""
+_COLORS = ("#ff66cc", "#ffb84d", "#33ddaa", "#ffee33", "#cc99ff", "#66ff66", "#ff6666", "#66ccee")
+"""Bright enough for outlines on a black ground, and none that a structure has."""
 
 
 def own_name(name: str) -> str:
@@ -37,16 +37,24 @@ def own_name(name: str) -> str:
 
 
 def number_regions(names: Iterable[str]) -> tuple[Region, ...]:
-    """Give regions their numbers and colours, in the order given.
+    """Give regions their numbers, in the order given, and colours; left and right have one.
 
     Examples
     --------
     >>> [(region.name, region.index) for region in number_regions(["Left-Claustrum", "Habenula"])]
     [('Left-Claustrum', 31001), ('Habenula', 31002)]
     """
+    given = list(names)
+    kinds = list(dict.fromkeys(without_side(name) for name in given))
     return tuple(
-        Region(name, (), _abbreviation(name), _COLORS[place % len(_COLORS)], FIRST_NUMBER + place)
-        for place, name in enumerate(names)
+        Region(
+            name,
+            (),
+            _abbreviation(name),
+            _COLORS[kinds.index(without_side(name)) % len(_COLORS)],
+            FIRST_NUMBER + place,
+        )
+        for place, name in enumerate(given)
     )
 
 
