@@ -243,6 +243,8 @@ def main() -> None:
     parser.add_argument("--maps", type=Path, required=True)
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
     parser.add_argument("--each", type=int, default=3, help="scans of each head")
     parser.add_argument("--channels", type=int, nargs="+", default=[8, 16, 32, 64])
     parser.add_argument("--seeds", type=int, default=1)
@@ -255,14 +257,14 @@ def main() -> None:
     scans = make_scans(maps, range(heads), args.each, seed=1)
     tested = make_scans(maps, range(heads, len(maps.maps)), 2, seed=2)
     for seed in range(args.seeds):
-        for share in SHARES:
+        for share in args.shares:
             annotated = annotate(scans, share, seed)
-            for method, make in METHODS.items():
+            for method in args.methods:
                 if rows.has(method=method, share=share, seed=seed, steps=args.steps):
                     continue
                 torch.manual_seed(seed)
                 began = time.perf_counter()
-                found = make(annotated, tuple(args.channels), args.steps, seed)
+                found = METHODS[method](annotated, tuple(args.channels), args.steps, seed)
                 seconds = time.perf_counter() - began
                 scores = measure(found, tested)
                 rows.add(
