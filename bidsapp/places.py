@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from hyperprep.bidsapp.config import Settings
-from hyperprep.exceptions import OutputError
+from hyperprep.exceptions import OutputError, WeightsError
+from hyperprep.models.weights.resolver import MANIFEST
 
 #: Less free space than this (GB) cannot hold the intermediate results of one scan.
 MIN_FREE_GB = 1.0
@@ -73,4 +74,19 @@ def check_writable(folder: Path, name: str) -> None:
         raise OutputError(
             f"only {free_gb:.2f} GB are free for the {name} folder {folder}, and at least {MIN_FREE_GB:g} GB "
             "are needed; free some or choose another disk"
+        )
+
+
+def check_weights_dir(weights_dir: Path | None) -> None:
+    """Check that a folder of weights holds some.
+
+    Raises
+    ------
+    WeightsError
+        If it has no manifest.
+    """
+    if weights_dir is not None and not (weights_dir / MANIFEST).is_file():
+        raise WeightsError(
+            f"--weights-dir {weights_dir} has no {MANIFEST}, so nothing in it would be used; give the "
+            "folder that the weights were exported to"
         )

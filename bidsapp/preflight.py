@@ -15,7 +15,7 @@ from hyperprep.bidsapp.labels import check_labels, check_lambda_regions
 from hyperprep.bidsapp.layout import read_filters
 from hyperprep.bidsapp.memory import check_plugin
 from hyperprep.bidsapp.participants import available_participants, choose_participants
-from hyperprep.bidsapp.places import check_locations, check_writable
+from hyperprep.bidsapp.places import check_locations, check_weights_dir, check_writable
 from hyperprep.bidsapp.resources import device_of_run, read_plugin
 from hyperprep.bidsapp.template import check_template, find_template
 from hyperprep.bidsapp.validate import Verdict, validate
@@ -229,13 +229,8 @@ def check_weights(weights_dir: Path | None) -> Mapping[str, str]:
         If some are missing or damaged; all of them are named.
     """
     from hyperprep.models.weights import SHIPPED, find_weights
-    from hyperprep.models.weights.resolver import MANIFEST
 
-    if weights_dir is not None and not (weights_dir / MANIFEST).is_file():
-        raise WeightsError(
-            f"--weights-dir {weights_dir} has no {MANIFEST}, so nothing in it would be used; give the "
-            "folder that the weights were exported to"
-        )
+    check_weights_dir(weights_dir)
     problems = _Problems()
     found = {
         name: problems.attempt(lambda n: find_weights(n, weights_dir=weights_dir), name) for name in SHIPPED

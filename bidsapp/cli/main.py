@@ -9,10 +9,8 @@ from collections.abc import Sequence
 from types import FrameType
 
 from hyperprep.bidsapp.cli.parser import build_parser, parse_settings
+from hyperprep.bidsapp.cli.raising import BUG, INTERRUPTED, TERMINATED
 from hyperprep.exceptions import HyperPrepError, UsageError
-
-#: What a shell reports for a program ended by SIGINT and by SIGTERM; sysexits' EX_SOFTWARE.
-INTERRUPTED, TERMINATED, BUG = 130, 143, 70
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from hyperprep.bidsapp.cli.configfile import arguments_from_toml
+from hyperprep.bidsapp.cli.raising import RaisingParser
 from hyperprep.bidsapp.cli.resources import add_resource_options
 from hyperprep.bidsapp.cli.running import add_run_options
 from hyperprep.bidsapp.cli.selection import add_positionals, add_selection_options
@@ -25,13 +26,6 @@ exit codes:
 """
 
 
-class _Parser(ArgumentParser):
-    """Parser that raises instead of exiting, so that one place decides how a run ends."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 def build_parser(*, positionals: bool = True) -> ArgumentParser:
     """Build the parser; defaults are absent, because they stand in ``Settings``.
 
@@ -40,7 +34,7 @@ def build_parser(*, positionals: bool = True) -> ArgumentParser:
     positionals
         Whether the three arguments of a BIDS App are part of it; the configuration file has none.
     """
-    parser = _Parser(
+    parser = RaisingParser(
         prog="bidsapp",
         description="HyperPrep: anatomical MRI preprocessing (alignment, segmentation, registration).",
         epilog=_EPILOG,

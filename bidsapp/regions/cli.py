@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from hyperprep import __version__
-from hyperprep.bidsapp.places import check_writable
+from hyperprep.bidsapp.cli.raising import BUG, INTERRUPTED
+from hyperprep.bidsapp.places import check_weights_dir, check_writable
 from hyperprep.bidsapp.regions.find import check_region_examples, find_region_examples
 from hyperprep.bidsapp.regions.parser import build_parser
 from hyperprep.exceptions import HyperPrepError, OutputError, UsageError, WeightsError
 from hyperprep.models.spatial.own_regions import read_class_table
 from hyperprep.models.spatial.region_examples import RegionExample
 
-SOME_LEFT_OUT, UNEXPECTED, INTERRUPTED = 1, 70, 130
+SOME_LEFT_OUT = 1
 
 SCAN_MB = 80
 """What a prepared scan takes on disk, about."""
@@ -48,19 +48,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             "be used; please report it with the lines above.",
             file=sys.stderr,
         )
-        return UNEXPECTED
+        return BUG
 
 
 def _run(args: Namespace, words: Sequence[str]) -> int:
     from hyperprep.models.predict.device import explained_memory, pick_device
-    from hyperprep.models.weights.resolver import MANIFEST, find_weights
+    from hyperprep.models.weights.resolver import find_weights
 
     device = str(pick_device(args.device))
-    if args.weights_dir is not None and not (args.weights_dir / MANIFEST).is_file():
-        raise WeightsError(
-            f"--weights-dir {args.weights_dir} has no {MANIFEST}, so nothing in it would be used. Give the "
-            "folder that the weights were exported to, or leave the option out."
-        )
+    check_weights_dir(args.weights_dir)
     base = find_weights("segment", weights_dir=args.weights_dir)
     examples = find_region_examples(
         args.bids_dir, args.masks_dir, suffix=args.suffix, regions=args.regions,
@@ -94,7 +90,7 @@ def _train(
     from hyperprep.models.train.regions import RegionTask, read_prepared
 
     request = [base_sha256, args.variants, args.random_seed, sorted(args.held_out), __version__]
-    request += [_described(example) for example in examples]
+    request += [example.state() for example in examples]
     digest = hashlib.sha256(json.dumps(request).encode()).hexdigest()[:12]
     run = work / f"run-{digest}"
     left_out = prepare_examples(
@@ -200,15 +196,6 @@ def _check_held_out(held_out: Sequence[str], examples: Sequence[RegionExample]) 
             f"--held-out: {', '.join(sorted(everywhere - trained))} would be left without anybody to learn "
             "from. Hold fewer participants out, or leave these regions out with --regions."
         )
-
-
-def _described(example: RegionExample) -> list[Any]:
-    """Describe an example so that a change of its files is seen."""
-    masks = [
-        [name, str(source.path), source.number, source.path.stat().st_mtime_ns]
-        for name, source in example.masks.items()
-    ]
-    return [str(example.image), example.image.stat().st_mtime_ns, masks]
 
 
 def _summary(examples: Sequence[RegionExample], held_out: Sequence[str]) -> str:

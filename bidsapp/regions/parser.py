@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter
-from typing import NoReturn
 
 from hyperprep import __version__
 from hyperprep.bidsapp.cli import types
-from hyperprep.exceptions import UsageError
+from hyperprep.bidsapp.cli.raising import RaisingParser
 
 MOST_THREADS = 512
 
@@ -23,14 +22,9 @@ Masks are files such as sub-01/anat/sub-01_label-Claustrum_mask.nii.gz, one for 
 """
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 def build_parser() -> ArgumentParser:
     """Build the parser of ``bidsapp-regions``."""
-    parser = _Parser(
+    parser = RaisingParser(
         prog="bidsapp-regions", description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False,
         formatter_class=RawDescriptionHelpFormatter,
     )  # fmt: skip

@@ -11,11 +11,11 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from hyperprep import __version__
 from hyperprep.bidsapp.cli import types
 from hyperprep.bidsapp.cli.parser import parse_settings
+from hyperprep.bidsapp.cli.raising import RaisingParser
 from hyperprep.bidsapp.config import Settings
 from hyperprep.bidsapp.database import check_database, open_database
 from hyperprep.bidsapp.datasets import check_dataset
@@ -64,14 +64,9 @@ exit codes of status: 0 all done, 1 some failed and none is left to run, 75 not 
 """
 
 
-class _Parser(ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
-
-
 def build_parser() -> ArgumentParser:
     """Build the parser of ``bidsapp-slurm``."""
-    parser = _Parser(
+    parser = RaisingParser(
         prog="bidsapp-slurm", description=__doc__, epilog=_EPILOG, allow_abbrev=False,
         formatter_class=RawDescriptionHelpFormatter,
     )  # fmt: skip

@@ -13,6 +13,9 @@ from hyperprep.models.nets.atlas import Alignment, Atlas
 from hyperprep.models.nets.head_unet import ConvBlock, LabelConditioned, Pointwise
 from hyperprep.models.nn.tissue import BINS, intensity_bins, log_likelihoods
 
+RATIO_SCALE = 0.25
+"""By which the tissues' log-likelihood ratios are brought to the size of other features."""
+
 RESEMBLES = 0.5
 """Correlation inside the brain from which on an image has a usual contrast."""
 
@@ -186,7 +189,7 @@ class AtlasUNet(LabelConditioned):
         x = skips[-1]
         for lift, block, skip in zip(self.lift, self.up, skips[-2::-1], strict=True):
             x = block(F.interpolate(lift(x), scale_factor=2, mode="nearest") + skip)
-        return torch.cat([x, 0.25 * ratio], dim=1)
+        return torch.cat([x, RATIO_SCALE * ratio], dim=1)
 
     def cell_logits(
         self, cells: torch.Tensor, conditions: torch.Tensor, where: torch.Tensor | None = None
@@ -238,6 +241,6 @@ class AtlasUNet(LabelConditioned):
         prior = prior if where is None else prior[where]
         hidden = F.leaky_relu(self.mix(cells), 0.1)
         chosen = (conditions @ self.atlas.get_buffer("tissue").float())[:, 1:]
-        weights = torch.cat([made[:, :-1], 4 * self.trust[1] * chosen], dim=1)
+        weights = torch.cat([made[:, :-1], self.trust[1] / RATIO_SCALE * chosen], dim=1)
         seen = torch.cat([hidden, cells[:, self.own :]], dim=1)
         return (torch.addmm(made[:, -1], seen, weights.T) + self.trust[0] * (prior @ conditions.T))[:, None]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hyperprep.models.nets.atlas_unet import AtlasUNet
+from hyperprep.models.nets.atlas_unet import RATIO_SCALE, AtlasUNet
 from hyperprep.models.nn.film import Conditioner, modulate
 
 Box = tuple[tuple[int, int], ...]
@@ -17,6 +17,11 @@ Box = tuple[tuple[int, int], ...]
 
 LEAST = 1 / 510
 """Probability that a region has everywhere in its box: half of what a stored prior can tell apart."""
+
+
+def leaves_of(network: AtlasUNet) -> torch.Tensor:
+    """Give the positions of the leaves among a network's conditions, (leaves,)."""
+    return network.atlas.get_buffer("tissue").any(1).nonzero()[:, 0]
 
 
 def region_features(network: AtlasUNet, trunk: torch.Tensor) -> torch.Tensor:
@@ -34,8 +39,7 @@ def region_features(network: AtlasUNet, trunk: torch.Tensor) -> torch.Tensor:
     torch.Tensor
         (1, features + leaves, *shape).
     """
-    leaves = network.atlas.get_buffer("tissue").any(1).nonzero()[:, 0]
-    rows = torch.eye(network.n_labels, device=trunk.device)[leaves]
+    rows = torch.eye(network.n_labels, device=trunk.device)[leaves_of(network)]
     return torch.cat([trunk, torch.softmax(network.label_logits(trunk, rows), dim=1)], dim=1)
 
 
@@ -130,6 +134,6 @@ class RegionHead(nn.Module):
         x = torch.cat([features, 0.25 * odds], dim=1).contiguous(memory_format=torch.channels_last_3d)
         for conv, film in zip(self.convs, self.conditioner(chosen), strict=True):
             x = F.leaky_relu(modulate(conv(x), film), 0.1)
-        ratios = 4 * features[0, self.first : self.first + self.count]
+        ratios = features[0, self.first : self.first + self.count] / RATIO_SCALE
         seen = torch.einsum("t,t...->...", self.evidence[region], ratios)
         return self.last(x)[0, 0] + self.trust * odds[0, 0] + seen

@@ -18,7 +18,7 @@ from hyperprep import __version__
 from hyperprep.exceptions import OutputError, ScanError, WeightsError
 from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.build import load_network
-from hyperprep.models.nets.region_head import region_features
+from hyperprep.models.nets.region_head import leaves_of, region_features
 from hyperprep.models.predict.device import pick_device, torch_threads
 from hyperprep.models.predict.on_grid import on_network_grid
 from hyperprep.models.predict.place import place
@@ -115,7 +115,7 @@ def prepare_examples(
         "base_sha256": entry.sha256,
         "grid": entry.metadata["grid"],
         "intensity": entry.metadata["intensity"],
-        "features": network.features + int(network.atlas.get_buffer("tissue").any(1).sum()),
+        "features": network.features + len(leaves_of(network)),
         "ratios": [network.own, network.features - network.own],
         "variants": variants,
         "left_out": left_out,
@@ -128,9 +128,7 @@ def prepare_examples(
 
 def _name(example: RegionExample, variant: int, seed: int, entry: WeightsEntry) -> str:
     """Name a prepared scan after all that it depends on."""
-    files = [[str(example.image), example.image.stat().st_mtime_ns]]
-    files += [[name, str(m.path), m.number, m.path.stat().st_mtime_ns] for name, m in example.masks.items()]
-    depends = [__version__, entry.sha256, files, [seed] if variant else []]
+    depends = [__version__, entry.sha256, example.state(), [seed] if variant else []]
     digest = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:12]
     return f"{example.label}_{variant}_{digest}.safetensors"
 
@@ -145,6 +143,7 @@ def _prepare(
 ) -> None:
     """Make the files of one scan: as it is, then altered."""
     scan = read_scan(example.image)
+    packed = _packed(mask for _, mask in read_masks(example, scan))
     placed = place(scan, **options)
     for variant, file in enumerate(files):
         if file.exists():
@@ -160,23 +159,29 @@ def _prepare(
             assert onto is not None
             features = region_features(network, found.trunk)[0].half().cpu()
             chain: Chain = [onto.forward, template2scan]
-            masks = _on_atlas((mask for _, mask in read_masks(example, scan)), entry, chain)
+            masks = _on_atlas(packed, entry, chain)
         _store(file, features, masks)
 
 
-def _on_atlas(masks: Iterable[nb.Nifti1Image], entry: WeightsEntry, chain: Chain) -> torch.Tensor:
-    """Bring masks onto the atlas: the share of each voxel that is inside, (M, *grid) in whole 255ths.
-
-    :data:`TOGETHER` masks travel as bits of one image.
-    """
-    grid = lattice_grid(entry.metadata["grid"])
-    fine, shares = halved(grid), []
+def _packed(masks: Iterable[nb.Nifti1Image]) -> list[tuple[int, nb.Nifti1Image]]:
+    """Put :data:`TOGETHER` masks at a time into one image, as bits; gives how many each image holds."""
+    images = []
     for group in batched(masks, TOGETHER):
-        bits = sum((np.asanyarray(m.dataobj).astype(np.int16) << bit) for bit, m in enumerate(group))
-        packed = nb.Nifti1Image(np.asarray(bits, np.int16), group[0].affine)
-        moved = np.asanyarray(resample(packed, fine, list(chain), interpolation="nearest").dataobj)
-        for bit in range(len(group)):
-            inside = (moved.astype(np.int16) >> bit & 1).astype(np.float32)
+        bits = sum((np.asanyarray(mask.dataobj).astype(np.int16) << bit) for bit, mask in enumerate(group))
+        images.append((len(group), nb.Nifti1Image(np.asarray(bits, np.int16), group[0].affine)))
+    return images
+
+
+def _on_atlas(
+    packed: Sequence[tuple[int, nb.Nifti1Image]], entry: WeightsEntry, chain: Chain
+) -> torch.Tensor:
+    """Bring masks onto the atlas: the share of each voxel that is inside, (M, *grid) in whole 255ths."""
+    fine, shares = halved(lattice_grid(entry.metadata["grid"])), []
+    for count, image in packed:
+        found = resample(image, fine, list(chain), interpolation="nearest")
+        moved = np.asanyarray(found.dataobj).astype(np.int16)
+        for bit in range(count):
+            inside = (moved >> bit & 1).astype(np.float32)
             shares.append(np.round(255 * block_means(inside)).astype(np.uint8))
     return torch.from_numpy(np.stack(shares))
 

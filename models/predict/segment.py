@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hyperprep.exceptions import WeightsError
-from hyperprep.models.nets.atlas_unet import AtlasUNet
+from hyperprep.models.nets.atlas_unet import RATIO_SCALE, AtlasUNet
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.predict.device import pick_device, torch_threads
@@ -120,7 +120,7 @@ def _evidence(
     """Gather what intensities say of tissues, so that each voxel of the scan is judged by its own."""
     names = list(entry.metadata["labels"])
     return Evidence(
-        ratios=4 * found.trunk[0, network.own :],
+        ratios=found.trunk[0, network.own :] / RATIO_SCALE,
         table=network.likelihood_ratios(found.image),
         weights=network.evidence_weights[[names.index(str(n)) for n in numbers]],
         values=scaled_between(scan.get_fdata(dtype=np.float32), found.limits),

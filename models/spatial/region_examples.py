@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nibabel as nb
 import numpy as np
@@ -45,6 +46,13 @@ class RegionExample:
     participant: str
     image: Path
     masks: Mapping[str, MaskSource]
+
+    def state(self) -> list[Any]:
+        """Describe image and masks so that a change of their files is seen: paths, numbers, times."""
+        state: list[Any] = [str(self.image), self.image.stat().st_mtime_ns]
+        for name, mask in self.masks.items():
+            state.append([name, str(mask.path), mask.number, mask.path.stat().st_mtime_ns])
+        return state
 
 
 def read_masks(example: RegionExample, scan: nb.Nifti1Image) -> Iterator[tuple[str, nb.Nifti1Image]]:
