@@ -48,12 +48,13 @@ def unet_volumes(
     """Train the paper's task-specific U-Net on slices of some volumes, and predict others.
 
     It gets what the few-shot network gets: the same aligned volumes on the same grid, three orientations,
-    averaged. Slices near the structure are drawn three times as often as others.
+    averaged. One network answers for several structures, so that all the minutes serve each of them. Slices
+    near a structure are drawn three times as often as others.
 
     Parameters
     ----------
     inputs, outputs
-        (X, Y, Z) images in [0, 1] and masks of the examples.
+        (X, Y, Z) images in [0, 1], and (S, X, Y, Z) masks of S structures, of the examples.
     targets
         (X, Y, Z) images to segment.
     minutes
@@ -66,45 +67,46 @@ def unet_volumes(
     Returns
     -------
     tuple
-        (X, Y, Z) probability of each, and seconds of training and of one prediction.
+        (S, X, Y, Z) probabilities of each target, and seconds of training and of one prediction.
     """
     began = time.perf_counter()
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    network = ResidualUNet(channels, n_inputs=1).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = ResidualUNet(channels, n_inputs=1, n_outputs=len(outputs[0]))
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.Adam(network.parameters(), 1e-3)
     pairs = [
-        torch.from_numpy(np.stack([x, y]).astype(np.float32)) for x, y in zip(inputs, outputs, strict=True)
+        torch.from_numpy(np.concatenate([x[None], y]).astype(np.float32))
+        for x, y in zip(inputs, outputs, strict=True)
     ]
     held = np.max(np.stack(outputs), axis=0) > 0
     while time.perf_counter() - began < 60 * minutes:
         axis = int(rng.integers(3))
-        places = np.flatnonzero(held.any(axis=tuple(a for a in range(3) if a != axis)))
-        near = rng.random() < 0.75 and len(places) > 0
+        near = held[int(rng.integers(len(held)))].any(axis=tuple(a for a in range(3) if a != axis))
         batch = []
         for _ in range(4):
-            place = int(rng.choice(places)) if near else int(rng.integers(held.shape[axis]))
-            batch.append(pairs[int(rng.integers(len(pairs)))].select(axis + 1, place))
+            places = np.flatnonzero(near) if rng.random() < 0.75 and near.any() else np.arange(len(near))
+            batch.append(pairs[int(rng.integers(len(pairs)))].select(axis + 1, int(rng.choice(places))))
         slices = _deformed(_padded(torch.stack(batch)), rng)
         loss = 1 - soft_dice(network(slices[:, :1]), (slices[:, 1:] > 0.5).float()).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     trained = time.perf_counter() - began
-    found = [_predicted(network, target) for target in targets]
+    found = [_predicted(network, target, len(outputs[0])) for target in targets]
     return found, trained + (time.perf_counter() - began - trained) / max(1, len(targets))
 
 
 @torch.inference_mode()
-def _predicted(network: torch.nn.Module, target: np.ndarray) -> np.ndarray:
-    """Predict a volume slice by slice in three orientations, and take the mean."""
-    total = np.zeros(target.shape, np.float32)
+def _predicted(network: torch.nn.Module, target: np.ndarray, count: int) -> np.ndarray:
+    """Predict ``count`` masks of a volume slice by slice in three orientations, and take the mean."""
+    total = np.zeros((count, *target.shape), np.float32)
     volume = torch.from_numpy(target.astype(np.float32))
     for axis in range(3):
         slices = volume.movedim(axis, 0)[:, None]
-        found = torch.cat([network(_padded(one[None])) for one in slices])[:, 0]
+        found = torch.cat([network(_padded(one[None])) for one in slices])
         h, w = slices.shape[2:]
-        total += found[:, :h, :w].clamp(0, 1).movedim(0, axis).numpy() / 3
+        total += found[..., :h, :w].clamp(0, 1).movedim(0, 1).movedim(1, axis + 1).numpy() / 3
     return total
 
 

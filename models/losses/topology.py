@@ -26,23 +26,61 @@ def brain_union(fixed: torch.Tensor, moving: torch.Tensor, displacement: torch.T
     return ((fixed > 0) | (moved > 0.5)).to(fixed.dtype)
 
 
-def surprise(
-    network: TopologyNetwork, fixed: Features, moving: Features, displacement: torch.Tensor
-) -> torch.Tensor:
-    """Give -log p(J | I o Phi) of every voxel (eq. 3), (B, 1, *spatial), nats.
+def differences(fixed: Features, moving: Features, displacement: torch.Tensor) -> Features:
+    """Give the features of the fixed image less the moved ones of the other, stage by stage.
 
-    Each stage is compared at its own resolution, where it costs 8 or 64 times less, and its result holds
-    for all voxels inside.
+    Each stage is compared at its own resolution, where it costs 8 or 64 times less.
     """
-    total = displacement.new_zeros((displacement.shape[0], 1, *displacement.shape[2:]))
+    pool: Callable[..., torch.Tensor] = F.avg_pool3d if displacement.ndim == 5 else F.avg_pool2d
+    return [
+        one - warp(other, pool(displacement, 2**level) / 2**level if level else displacement)
+        for level, (one, other) in enumerate(zip(fixed, moving, strict=True))
+    ]
+
+
+def surprise(network: TopologyNetwork, found: Features) -> torch.Tensor:
+    """Give -log p(J | I o Phi) of every voxel (eq. 3), (B, 1, *spatial) nats, from features' differences.
+
+    What a stage gives holds for all voxels inside its own.
+    """
     variances = network.feature_log_variance.split(list(network.widths))
-    pool: Callable[..., torch.Tensor] = F.avg_pool3d if network.dims == 3 else F.avg_pool2d
-    for level, (one, other, variance) in enumerate(zip(fixed, moving, variances, strict=True)):
-        factor = 2**level
-        coarse = pool(displacement, factor) / factor if level else displacement
-        found = surprise_map(one - warp(other, coarse), variance)
-        total = total + (F.interpolate(found, scale_factor=factor, mode="nearest") if level else found)
+    maps = [surprise_map(stage, variance) for stage, variance in zip(found, variances, strict=True)]
+    total = torch.stack(
+        [
+            F.interpolate(m, scale_factor=2**level, mode="nearest") if level else m
+            for level, m in enumerate(maps)
+        ]
+    ).sum(0)
     return total / sum(network.widths) if network.reduction == "mean" else total
+
+
+@torch.no_grad()
+def feature_variances(found: Features, mask: torch.Tensor) -> torch.Tensor:
+    """Give the diagonal covariance at which a batch's likelihood is largest: mean squares inside a mask.
+
+    Parameters
+    ----------
+    found
+        (B, F_s, *spatial / 2^s) of each stage s from :func:`differences`.
+    mask
+        (B, 1, *spatial) 0/1.
+
+    Returns
+    -------
+    torch.Tensor
+        (F,), of all stages.
+
+    Examples
+    --------
+    >>> feature_variances([torch.full((1, 2, 4, 4), 3.0)], torch.ones(1, 1, 4, 4)).tolist()
+    [9.0, 9.0]
+    """
+    out = []
+    for stage in found:
+        inside = F.interpolate(mask, size=stage.shape[2:], mode="nearest")
+        square = (stage.square() * inside).sum(dim=(0, *range(2, stage.ndim)))
+        out.append(square / inside.sum().clamp_min(1))
+    return torch.cat(out)
 
 
 def score(
@@ -64,25 +102,31 @@ def score(
     tuple of torch.Tensor
         Misfit of the features and improbability of the displacement, (B, 1, *spatial), nats.
     """
-    misfit = surprise(network, fixed, moving, found.mean) * mask
+    misfit = surprise(network, differences(fixed, moving, found.mean)) * mask
     return misfit, divergence_map(found.mean, found.log_variance, network.alpha, network.beta)
 
 
 def bound(
     network: TopologyNetwork, fixed: Features, moving: Features, found: Posterior, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Give the two parts of the training loss, nats per voxel of the mask, and the batch's prior moments.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Give the two parts of the training loss, nats per voxel of the mask, and what the batch says of both.
 
     The prior is the batch's own analytic one; the loss' gradient is the same whether or not it is held
-    fixed, for it is stationary in it.
+    fixed, for it is stationary in it. The features' variances are the running ones.
+
+    Returns
+    -------
+    tuple of torch.Tensor
+        Misfit and divergence; the batch's prior moments (2,) and its features' variances (F,).
     """
     moments = prior_moments(found.mean, found.log_variance).detach().clamp_min(1e-12)
     counted = mask.sum().clamp_min(1)
-    misfit = (surprise(network, fixed, moving, found.draw()) * mask).sum() / counted
+    left = differences(fixed, moving, found.draw())
+    misfit = (surprise(network, left) * mask).sum() / counted
     each = divergence_map(found.mean, found.log_variance, 1 / moments[0], 1 / moments[1])
     n, pairs = found.mean[0, 0].numel(), len(found.mean)
     normal = ((n - 1) * moments[0].log() + moments[1].log()) * pairs * network.dims / 2 / counted
-    return misfit, each.sum() / counted + normal, moments
+    return misfit, each.sum() / counted + normal, moments, feature_variances(left, mask)
 
 
 def symmetric_score(score: torch.Tensor, other: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:

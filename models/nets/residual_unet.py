@@ -19,19 +19,21 @@ class ResidualUNet(nn.Module):
         Channels of the image.
     levels
         Number of resolutions.
+    n_outputs
+        Channels of the answer, one for each task.
     """
 
-    def __init__(self, channels: int = 64, n_inputs: int = 3, levels: int = 4) -> None:
+    def __init__(self, channels: int = 64, n_inputs: int = 3, levels: int = 4, n_outputs: int = 1) -> None:
         super().__init__()
         self.levels = levels
         self.embed = nn.Conv2d(n_inputs, channels, 1)
         self.units = nn.ModuleList(ResidualUnit(channels) for _ in range(2 * levels - 1))
         self.mixes = nn.ModuleList(nn.Conv2d(2 * channels, channels, 1) for _ in range(levels - 1))
         self.tail = ResidualUnit(channels)
-        self.last = nn.Conv2d(channels, 1, 1)
+        self.last = nn.Conv2d(channels, n_outputs, 1)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Map (B, n_inputs, H, W), sides divisible by 2 ** (levels - 1), to (B, 1, H, W)."""
+        """Map (B, n_inputs, H, W), sides divisible by 2 ** (levels - 1), to (B, n_outputs, H, W)."""
         x: torch.Tensor = self.embed(image)
         skips: list[torch.Tensor] = []
         for place, unit in enumerate(self.units):

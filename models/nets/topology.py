@@ -138,11 +138,12 @@ class TopologyNetwork(nn.Module):
     reduction
         ``"sum"``: the features' log-densities are added, as eq. 3 has it; ``"mean"``: averaged, for
         neighbouring features say much the same and are no independent evidence.
-    momentum
-        Share by which a training step moves the running prior.
+    momentum, variance_momentum
+        Shares by which a training step moves the running prior and the features' running variances.
     """
 
     running: torch.Tensor
+    feature_log_variance: torch.Tensor
 
     def __init__(
         self,
@@ -152,14 +153,16 @@ class TopologyNetwork(nn.Module):
         features: nn.Module | None = None,
         reduction: str = "sum",
         momentum: float = 0.01,
+        variance_momentum: float = 0.05,
     ) -> None:
         super().__init__()
-        self.dims, self.reduction, self.momentum = dims, reduction, momentum
+        self.dims, self.reduction = dims, reduction
+        self.momentum, self.variance_momentum = momentum, variance_momentum
         self.posterior_network = DisplacementUNet(dims, channels, norm)
         self.features = None if features is None else features.requires_grad_(False)
         widths = (1,) if features is None else self._describing.stage_channels[:STAGES]
         self.widths = tuple(widths)
-        self.feature_log_variance = nn.Parameter(torch.zeros(sum(self.widths)))
+        self.register_buffer("feature_log_variance", torch.zeros(sum(self.widths)))
         self.register_buffer("running", torch.zeros(2))
 
     @property
@@ -183,19 +186,26 @@ class TopologyNetwork(nn.Module):
         return torch.exp(-self.running[1])
 
     @torch.no_grad()
-    def follow(self, moments: torch.Tensor, *, first: bool = False) -> None:
-        """Move the running prior towards a batch's; what is averaged are the moments, 1 / alpha and 1 / beta.
+    def follow(self, moments: torch.Tensor, variances: torch.Tensor, *, first: bool = False) -> None:
+        """Move the running prior and variances towards a batch's, where its bound is best.
+
+        What is averaged are the moments themselves: 1 / alpha, 1 / beta and the variances.
 
         Parameters
         ----------
         moments
             (2,) from :func:`hyperprep.models.losses.variational.prior_moments`.
+        variances
+            (F,) from :func:`hyperprep.models.losses.topology.feature_variances`.
         first
             Take them as they are.
         """
-        now = self.running.exp()
-        share = 1.0 if first else self.momentum
-        self.running.copy_(torch.lerp(now, moments.clamp_min(1e-12), share).log())
+        for kept, found, share in (
+            (self.running, moments, self.momentum),
+            (self.feature_log_variance, variances, self.variance_momentum),
+        ):
+            mean = torch.lerp(kept.exp(), found, 1.0 if first else share)
+            kept.copy_(mean.clamp_min(1e-12).log())
 
     @torch.no_grad()
     def describe(self, image: torch.Tensor) -> Features:

@@ -27,7 +27,7 @@ class Outliers:
     Attributes
     ----------
     fixed_excess, moving_excess
-        Q: the score less the controls' mean at that place, nats (eq. 7).
+        Q: the score, averaged as those of the controls were, less their mean at that place, nats (eq. 7).
     fixed_z, moving_z
         Calibrated z-scores: as rare among controls as z among normal numbers.
     threshold
@@ -65,15 +65,17 @@ def outliers(change: TopologyChange, controls: ControlStatistics) -> Outliers:
             "level with --controls again, or leave them out."
         )
     shifted, spread = (change.to_moving(v) for v in (controls.mean, controls.sd))
+    fixed = controls.comparable(change.fixed_score, change.fixed_brain)
+    moving = controls.comparable(change.moving_score, change.moving_brain)
     known = change.to_moving(controls.mask.astype(np.float32)) > 0.5
     known &= change.moving_brain & (spread > 0)
-    excess = np.where(known, change.moving_score - shifted, 0).astype(np.float32)
+    excess = np.where(known, moving - shifted, 0).astype(np.float32)
     deviation = np.divide(excess, spread, out=np.zeros_like(excess), where=known)
     inside = controls.mask & change.fixed_brain
     return Outliers(
-        fixed_excess=np.where(inside, change.fixed_score - controls.mean, 0).astype(np.float32),
+        fixed_excess=np.where(inside, fixed - controls.mean, 0).astype(np.float32),
         moving_excess=excess,
-        fixed_z=np.where(inside, controls.calibrate(controls.deviation(change.fixed_score)), 0),
+        fixed_z=np.where(inside, controls.calibrate(controls.deviation(fixed)), 0),
         moving_z=np.where(known, controls.calibrate(deviation), 0).astype(np.float32),
         threshold=controls.threshold,
     )

@@ -22,6 +22,13 @@ LEAST = 3
 SMOOTH_MM = 4.0
 """Standard deviation of the Gaussian over which mean and spread of few controls are pooled."""
 
+SCORE_MM = 2.0
+"""Standard deviation of the Gaussian over which each score is averaged before it is compared with others.
+
+Scores of single voxels are noisy. One voxel of the network's grid raises the area under the curve of changes
+of 1 cm and more, and takes a little from those below 5 mm (docs/decisions/0009).
+"""
+
 SPREAD_FLOOR = 0.1
 """Quantile of the spread inside the mask below which no voxel's spread goes."""
 
@@ -60,6 +67,8 @@ class ControlStatistics:
         Digest of the network that made the scores.
     reference
         Name of the template's space; empty for ``"sessions"``.
+    score_mm
+        Width of the average that a score goes through before it is compared (:data:`SCORE_MM`).
     """
 
     mean: np.ndarray
@@ -72,9 +81,14 @@ class ControlStatistics:
     kind: str
     weights_sha256: str
     reference: str = ""
+    score_mm: float = 0.0
+
+    def comparable(self, score: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Average a score (X, Y, Z) inside a mask as those of the controls were."""
+        return averaged(score, mask, self.grid, self.score_mm)
 
     def deviation(self, score: np.ndarray) -> np.ndarray:
-        """Give how far a map (X, Y, Z) on the same grid lies above the controls' mean, in spreads."""
+        """Give how far a comparable map (X, Y, Z) lies above the controls' mean, in spreads."""
         return np.where(self.mask, (score - self.mean) / self.sd, 0).astype(np.float32)
 
     def calibrate(self, deviation: np.ndarray) -> np.ndarray:
@@ -88,7 +102,8 @@ class ControlStatistics:
         ...     [np.random.default_rng(i).exponential(size=(12, 13, 14)) for i in range(6)],
         ...     np.ones((12, 13, 14), bool), Grid((12, 13, 14), np.diag([2.0, 2, 2, 1])),
         ...     controls=list("abcdef"), weights_sha256="")
-        >>> z = stats.calibrate(stats.deviation(np.random.default_rng(9).exponential(size=(12, 13, 14))))
+        >>> one = stats.comparable(np.random.default_rng(9).exponential(size=(12, 13, 14)), stats.mask)
+        >>> z = stats.calibrate(stats.deviation(one))
         >>> bool(abs((z > 1.645).mean() - 0.05) < 0.03)
         True
         """
@@ -130,6 +145,7 @@ class ControlStatistics:
             "Format": _FORMAT,
             "Kind": self.kind,
             "Reference": self.reference,
+            "ScoreMM": self.score_mm,
             "Controls": list(self.controls),
             "Shape": list(self.grid.shape),
             "Threshold": self.threshold,
@@ -168,9 +184,25 @@ class ControlStatistics:
                     about["Kind"],
                     about["WeightsSHA256"],
                     about["Reference"],
+                    float(about.get("ScoreMM", 0.0)),
                 )
         except (OSError, ValueError, KeyError) as error:
             raise ScanError(f"{path} holds no control statistics ({error}): make them again.") from error
+
+
+def averaged(score: np.ndarray, mask: np.ndarray, grid: Grid, mm: float = SCORE_MM) -> np.ndarray:
+    """Average a map (X, Y, Z) inside a mask by a Gaussian of ``mm`` standard deviation; 0 outside.
+
+    Examples
+    --------
+    >>> inside = np.zeros((8, 9, 10), bool)
+    >>> inside[2:6, 2:7, 2:8] = True
+    >>> made = averaged(np.where(inside, 3.0, 99.0), inside, Grid((8, 9, 10), np.diag([2.0, 2, 2, 1])))
+    >>> bool(np.allclose(made[inside], 3)), float(made[~inside].max())
+    (True, 0.0)
+    """
+    weight = _smoothed(mask.astype(np.float32), grid, mm)
+    return np.where(mask, _pooled(score, mask, weight, grid, mm), 0).astype(np.float32)
 
 
 def control_statistics(
@@ -183,6 +215,7 @@ def control_statistics(
     kind: str = "template",
     reference: str = "",
     smooth_mm: float = SMOOTH_MM,
+    score_mm: float = SCORE_MM,
 ) -> ControlStatistics:
     """Estimate mean, spread and calibration of control maps.
 
@@ -207,6 +240,8 @@ def control_statistics(
         Name of the template's space.
     smooth_mm
         Standard deviation of the Gaussian over which mean and spread are pooled.
+    score_mm
+        Standard deviation of the Gaussian over which each score is averaged first.
 
     Raises
     ------
@@ -221,8 +256,8 @@ def control_statistics(
         raise UsageError(
             "The controls' maps lie on different grids: make them with one version and template."
         )
-    stack = np.stack(scores).astype(np.float32)
-    known = stack != 0
+    known = np.stack([score != 0 for score in scores])
+    stack = np.stack([averaged(one, there, grid, score_mm) for one, there in zip(scores, known, strict=True)])
     counts = known.sum(0)
     mask = mask & (counts >= min(LEAST, len(stack)))
     weight = _smoothed(mask.astype(np.float32), grid, smooth_mm)
@@ -246,7 +281,7 @@ def control_statistics(
     mean, sd = estimate(total, square, counts)
     made = ControlStatistics(
         mean.astype(np.float32), sd.astype(np.float32), mask, grid, quantiles, 0.0, tuple(controls), kind,
-        weights_sha256, reference,
+        weights_sha256, reference, score_mm,
     )  # fmt: skip
     threshold = _one_region([made.calibrate(d) for d in deviations], mask, grid)
     return ControlStatistics(**{**vars(made), "threshold": threshold})

@@ -12,7 +12,7 @@ from torch import nn
 
 from hyperprep.exceptions import UsageError
 from hyperprep.models.losses.similarity import local_ncc
-from hyperprep.models.losses.topology import bound, brain_union
+from hyperprep.models.losses.topology import bound, brain_union, differences, feature_variances
 from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
@@ -24,7 +24,7 @@ from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.synth.structures import TISSUE_KINDS
 from hyperprep.models.train.registration import brain_pair
-from hyperprep.models.weights import find_weights
+from hyperprep.models.weights import find_weights, load_state
 
 FEATURES = ("tissues", "semantic", "segment", "image")
 """What can be compared: tissues by intensity, stages of a segmentation network of that name, or images."""
@@ -65,6 +65,8 @@ class TopologyTask:
     start
         One of :data:`STARTS`. A small network reaches in an hour what the registration network leaves open,
         not a whole registration (docs/decisions/0009).
+    begin_from
+        Name of weights of the same network to begin from; none when empty.
     pairs
         Pairs of heads in a step; each is registered in both directions.
     slices
@@ -83,6 +85,7 @@ class TopologyTask:
     features: str = "semantic"
     reduction: str = "sum"
     start: str = "none"
+    begin_from: str = ""
     pairs: int = 1
     slices: int = 16
     same_contrast: float = 1.0
@@ -112,20 +115,16 @@ class TopologyTask:
             assert isinstance(found, LabelConditioned)
             inner = found
         model = TopologyNetwork(self.dims, self.channels, self.norm, inner, self.reduction).to(self.device)
-        batch = self.batch(np.random.default_rng(0))
+        if self.begin_from:
+            model.load_state_dict(load_state(find_weights(self.begin_from)))
+            return model
+        fixed, moving, start = self.batch(np.random.default_rng(0))
         with torch.no_grad():
-            fixed, _, start = batch
             one = self._describe(model, fixed)
-            other = [swapped(stage) for stage in one]
-            still = fixed.new_zeros(1, 3, *fixed.shape[2:]) if start is None else start
-            spreads = []
-            for level, (a, b) in enumerate(zip(one, other, strict=True)):
-                if start is not None:
-                    b = warp(b, F.avg_pool3d(still, 2**level) / 2**level)
-                inside = F.interpolate((fixed > 0).float(), size=a.shape[2:], mode="nearest")
-                square = ((a - b).square() * inside).sum(dim=(0, *range(2, a.ndim)))
-                spreads.append(square / inside.sum().clamp_min(1))
-            model.feature_log_variance.copy_(torch.cat(spreads).clamp_min(1e-6).log())
+            still = fixed.new_zeros(len(fixed), 3, *fixed.shape[2:]) if start is None else start
+            left = differences(one, [swapped(stage) for stage in one], still)
+            spread = feature_variances(left, brain_union(fixed, moving, still))
+            model.feature_log_variance.copy_(spread.clamp_min(1e-6).log())
         return model
 
     def pair(
@@ -166,7 +165,7 @@ class TopologyTask:
 
     def _terms(
         self, model: TopologyNetwork, batch: Any
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, dict[str, float]]:
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor], dict[str, float]]:
         fixed, moving, start = batch
         described = self._describe(model, fixed)
         features = [described, [swapped(stage) for stage in described]]
@@ -176,13 +175,13 @@ class TopologyTask:
             fixed, moving = (at_planes(image, chosen, fixed.shape[-1]) for image in (fixed, moving))
         found = model.posterior(fixed, moving, start)
         mask = brain_union(fixed, moving, found.mean)
-        misfit, divergence, moments = bound(model, features[0], features[1], found, mask)
+        misfit, divergence, *moments = bound(model, features[0], features[1], found, mask)
         with torch.no_grad():
             figures = {
                 "misfit": float(misfit),
                 "divergence": float(divergence),
-                "alpha": float(1 / moments[0]),
-                "beta": float(1 / moments[1]),
+                "alpha": float(1 / moments[0][0]),
+                "beta": float(1 / moments[0][1]),
                 "sd": float((found.log_variance / 2).exp().mean()),
                 "ncc": float(local_ncc(fixed, warp(moving, found.mean), window=5, mask=mask)),
             }
@@ -196,10 +195,10 @@ class TopologyTask:
         return held[torch.randperm(len(held))[: self.slices]].to(image.device)
 
     def loss(self, model: nn.Module, batch: Any) -> tuple[torch.Tensor, dict[str, float]]:
-        """Give the negative bound per voxel of the brains, and move the running prior."""
+        """Give the negative bound per voxel of the brains, and move the running prior and variances."""
         assert isinstance(model, TopologyNetwork)
         misfit, divergence, moments, figures = self._terms(model, batch)
-        model.follow(moments, first=bool((model.running == 0).all()))
+        model.follow(*moments, first=bool((model.running == 0).all()))
         return misfit + divergence, figures
 
     @torch.no_grad()

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hyperprep.models.losses.topology import bound, brain_union, score, surprise
+from hyperprep.models.losses.topology import (
+    bound,
+    brain_union,
+    differences,
+    feature_variances,
+    score,
+    surprise,
+)
 from hyperprep.models.losses.variational import divergence_map
 from hyperprep.models.nets.build import build_network
 from hyperprep.models.nets.head_unet import HeadConditionedUNet
@@ -56,17 +63,31 @@ def test_features_are_the_stages_of_the_segmentation_network_and_are_not_trained
     features = network.describe(image)
     assert [tuple(f.shape[1:]) for f in features] == [(4, 8, 16, 8), (6, 4, 8, 4), (8, 2, 4, 2)]
     found = network.posterior(image, image.flip(0))
-    misfit, divergence, moments = bound(
+    misfit, divergence, moments, variances = bound(
         network, features, [f.flip(0) for f in features], found, torch.ones_like(image)
     )
     (misfit + divergence).backward()
     assert all(p.grad is None for p in inner.parameters())
-    assert network.feature_log_variance.grad.abs().min() > 0
     assert network.posterior_network.mean.weight.grad.abs().max() > 0
-    network.follow(moments, first=True)
+    network.follow(moments, variances, first=True)
     assert float(network.alpha) == pytest.approx(float(1 / moments[0]), rel=1e-5)
-    network.follow(4 * moments)
+    assert torch.allclose(network.feature_log_variance.exp(), variances, rtol=1e-5)
+    network.follow(4 * moments, 3 * variances)
     assert float(network.alpha) == pytest.approx(float(1 / (moments[0] * 1.03)), rel=1e-4)
+    assert torch.allclose(network.feature_log_variance.exp(), 1.1 * variances, rtol=1e-4)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_the_batches_variances_make_its_likelihood_largest(factor):
+    rng = torch.Generator().manual_seed(0)
+    network = TopologyNetwork(2, (4, 4), "none")
+    mask = (torch.rand(2, 1, 8, 12, generator=rng) > 0.3).float()
+    left = [torch.randn(2, 1, 8, 12, generator=rng) * 0.2]
+    best = feature_variances(left, mask)
+    network.feature_log_variance.copy_(best.log())
+    least = float((surprise(network, left) * mask).sum())
+    network.feature_log_variance.copy_((best * factor).log())
+    assert float((surprise(network, left) * mask).sum()) > least
 
 
 def test_map_sums_to_the_bound_where_nothing_is_drawn():
@@ -101,6 +122,6 @@ def test_the_mean_over_features_divides_by_their_number():
     fixed, moving = torch.rand(1, 1, 8, 8, 8), torch.rand(1, 1, 8, 8, 8)
     still = torch.zeros(1, 3, 8, 8, 8)
     both = [TopologyNetwork(3, (4,), "none", inner, reduction) for reduction in ("sum", "mean")]
-    added, averaged = (surprise(n, n.describe(fixed), n.describe(moving), still) for n in both)
+    added, averaged = (surprise(n, differences(n.describe(fixed), n.describe(moving), still)) for n in both)
     assert torch.allclose(added, 18 * averaged, rtol=1e-4)
     assert added.shape == fixed.shape

@@ -182,7 +182,7 @@ def test_outliers_are_found_named_and_placed(changed, controls):
     weight = match_weight(above.fixed_z, above.threshold)
     voxel = tuple(np.rint(found.grid.to_voxels(PLACE)).astype(int))
     assert weight[voxel] == 0
-    assert np.median(weight[found.fixed_brain]) == 1
+    assert np.median(weight[found.fixed_brain]) > 0.9
 
 
 def test_a_healthy_brain_has_about_one_region(controls, weights_dir):
