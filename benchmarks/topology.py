@@ -25,7 +25,7 @@ import numpy as np
 from scipy import ndimage
 
 from benchmarks.topology_cases import Case, cases, on_grid
-from benchmarks.topology_methods import AfterSyN, Ours, Scored, TemplateToScan, anomaly, learn, names
+from benchmarks.topology_methods import AfterSyN, Ours, Scored, Starts, TemplateToScan, anomaly, learn, names
 from benchmarks.topology_table import table
 from hyperprep.models.predict.synthetic_controls import healthy_head, template_brain
 from hyperprep.models.spatial.controls import ControlStatistics
@@ -83,7 +83,7 @@ def row_of(score: np.ndarray, truth: np.ndarray, inside: np.ndarray, grid: Grid)
 
 def measure(
     rows: Path, case: str, method: str, run: Callable[[], Scored], truth: np.ndarray, inside: np.ndarray,
-    grid: Grid, about: dict[str, Any],
+    grid: Grid, about: dict[str, Any], *, timed: bool = True,
 ) -> None:  # fmt: skip
     """Run a method on a case, unless its rows are there already."""
     done = _row(rows, case, method)
@@ -95,7 +95,8 @@ def measure(
             row = row_of(values, truth, inside, grid)
             np.savez_compressed(rows / f"{done.stem}__{name}.npz", **row)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    done.write_text(json.dumps({**about, "method": method, "seconds": seconds, "memory_gb": memory}))
+    spent = {"seconds": seconds} if timed else {}
+    done.write_text(json.dumps({**about, "method": method, **spent, "memory_gb": memory}))
     print(f"{case} {method}: {seconds:.1f} s", flush=True)
 
 
@@ -127,7 +128,10 @@ def synthetic(args: argparse.Namespace) -> None:
                 learn(after, healthy(maps, args.controls, args.spacing))
             run = _runner(method, case)
             about = {"diameter_mm": case.diameter_mm, "site": case.site, "kind": case.kind}
-            measure(args.rows, f"synthetic-{case.name}", name, run, truth, inside, grid, about)
+            measure(
+                args.rows, f"synthetic-{case.name}", name, run, truth, inside, grid, about,
+                timed=not args.untimed,
+            )  # fmt: skip
 
 
 def _runner(method: Callable[[nb.Nifti1Image], Scored], case: Case) -> Callable[[], Scored]:
@@ -144,11 +148,12 @@ def ours(args: argparse.Namespace, template: nb.Nifti1Image, grid: Grid) -> Iter
     """Give our networks by name."""
     from hyperprep.models.weights import find_controls, find_weights
 
+    starts = Starts(template, args.device, args.threads)
     for word in args.weights:
         name, _, folder = word.partition("=")
         found = find_controls(find_weights("topology", weights_dir=folder))
         controls = None if found is None else ControlStatistics.load(found)
-        yield f"ours {name}", Ours(Path(folder), controls, template, grid, args.device, args.threads)
+        yield f"ours {name}", Ours(Path(folder), controls, starts, grid)
 
 
 def real(args: argparse.Namespace) -> None:
@@ -156,7 +161,8 @@ def real(args: argparse.Namespace) -> None:
     from benchmarks.topology_real import sessions
 
     for case, name, run, truth, inside, grid in sessions(args):
-        measure(args.rows, case, name, run, truth, inside, grid, {"site": "real", "kind": "change"})
+        about = {"site": "real", "kind": "change"}
+        measure(args.rows, case, name, run, truth, inside, grid, about, timed=not args.untimed)
 
 
 def healthy_classes(args: argparse.Namespace) -> None:
@@ -213,6 +219,7 @@ def main() -> None:
     parser.add_argument("--spacing", type=float, default=1.0, help="voxel size of the synthetic heads, mm")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--untimed", action="store_true", help="other jobs run as well: keep no seconds")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

@@ -1,7 +1,7 @@
 """Methods that score topology change, behind one face: skull-stripped scan in the template frame -> maps.
 
-A method gives, on the evaluation grid in the scan's space, its score and the score less the mean of healthy
-heads at that place (None where it has no registration to transport a mean by), and its seconds.
+A method gives, on the evaluation grid in the scan's space, its score, the score averaged over a voxel less the
+mean of healthy heads at that place (None where it has no registration to transport a mean by), and seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import nibabel as nb
 import numpy as np
 from scipy import ndimage
 
-from hyperprep.models.spatial.controls import ControlStatistics
+from hyperprep.models.spatial.controls import ControlStatistics, averaged
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import robust_rescale
 from hyperprep.models.spatial.transforms import resample
@@ -34,32 +34,60 @@ def scaled(img: nb.Nifti1Image) -> nb.Nifti1Image:
 
 
 @dataclass
+class Starts:
+    """Our registration of the template to scans, kept for the last scan: several networks start from it."""
+
+    template: nb.Nifti1Image
+    device: str = "cpu"
+    threads: int | None = None
+    _last: tuple[nb.Nifti1Image, Any, float] | None = field(default=None, init=False)
+
+    def __call__(self, scan: nb.Nifti1Image) -> tuple[Any, float]:
+        """Give both point maps and the seconds they took."""
+        from hyperprep.models.predict.register import register
+        from hyperprep.models.predict.topology import START_LAMBDA
+
+        if self._last is None or self._last[0] is not scan:
+            began = time.perf_counter()
+            found = register(
+                self.template, scan, fixed2moving=np.eye(4), lam=START_LAMBDA, device=self.device,
+                num_threads=self.threads,
+            )  # fmt: skip
+            maps = found.chain(), found.inverse_chain()
+            self._last = scan, maps, time.perf_counter() - began
+        return self._last[1:]
+
+
+@dataclass
 class Ours:
     """The network of one weights folder."""
 
     folder: Path | None
     controls: ControlStatistics | None
-    template: nb.Nifti1Image
+    starts: Starts
     grid: Grid
-    device: str = "cpu"
-    threads: int | None = None
 
     def __call__(self, scan: nb.Nifti1Image) -> Scored:
-        """Score a scan."""
+        """Score a scan; its seconds hold the registration that it starts from."""
         from hyperprep.models.predict.outliers import outliers
         from hyperprep.models.predict.topology import topology_change
+        from hyperprep.models.weights import find_weights
 
+        transforms, spent = None, 0.0
+        if find_weights("topology", weights_dir=self.folder).metadata["network"]["start"] != "none":
+            transforms, spent = self.starts(scan)
         began = time.perf_counter()
         found = topology_change(
-            self.template,
+            self.starts.template,
             scan,
             fixed2moving=np.eye(4),
+            transforms=transforms,
             weights_dir=self.folder,
-            device=self.device,
-            num_threads=self.threads,
+            device=self.starts.device,
+            num_threads=self.starts.threads,
         )
         excess = None if self.controls is None else outliers(found, self.controls).moving_excess
-        seconds = time.perf_counter() - began
+        seconds = spent + time.perf_counter() - began
         maps = [found.moving_score, excess]
         score, above = (
             None if m is None else np.asanyarray(found.on_moving(m, self.grid).dataobj) for m in maps
@@ -133,7 +161,8 @@ class AfterSyN:
             mean = ants.apply_transforms(
                 one.fixed, one.moving.new_image_like(self.mean), one.found["fwdtransforms"]
             )
-            above = np.where(one.fixed.numpy() > 0, score - mean.numpy(), 0)
+            inside = one.fixed.numpy() > 0
+            above = np.where(inside, averaged(score, inside, self.register.grid) - mean.numpy(), 0)
         return score, above, one.seconds + time.perf_counter() - began
 
 
@@ -147,7 +176,7 @@ def learn(methods: Sequence[AfterSyN], healthy: Iterator[nb.Nifti1Image]) -> Non
         count += 1
         for method in methods:
             one = method.register(scan)
-            score = method._score(one).astype(np.float32)
+            score = averaged(method._score(one), one.fixed.numpy() > 0, method.register.grid)
             moved = ants.apply_transforms(
                 one.moving, one.fixed.new_image_like(score), one.found["invtransforms"]
             )

@@ -15,13 +15,16 @@ import numpy as np
 from benchmarks.registration import pairs_of
 from benchmarks.topology_methods import Registered, Scored, names, scaled, score_of, syn_only
 from hyperprep.models.predict.locate import locate
+from hyperprep.models.predict.outliers import outliers
 from hyperprep.models.predict.prealign import prealign
 from hyperprep.models.predict.synthetic_controls import template_brain
 from hyperprep.models.predict.topology import topology_change
+from hyperprep.models.spatial.controls import ControlStatistics
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import keep_inside, read_dseg, read_mask, read_scan
 from hyperprep.models.spatial.itk import affine_from_itk
 from hyperprep.models.spatial.transforms import read_transform, resample
+from hyperprep.models.weights import find_controls, find_weights
 
 Row = tuple[str, str, Callable[[], Scored], np.ndarray, np.ndarray, Grid]
 
@@ -100,10 +103,18 @@ def _runs(
                 scans[0], scans[1], fixed2moving=first2second, frame2fixed=frame2first, fixed_mask=masks[0],
                 moving_mask=masks[1], weights_dir=folder, device=args.device, num_threads=args.threads,
             )  # fmt: skip
-            frame = resample(
-                found.image(found.moving_score), grid, [np.linalg.inv(found.frame2moving) @ maps[1]]
+            kept = find_controls(find_weights("topology", weights_dir=folder), "sessions")
+            above = None if kept is None else outliers(found, ControlStatistics.load(kept)).moving_excess
+            score, excess = (
+                None
+                if values is None
+                else np.asanyarray(
+                    resample(found.image(values), grid, [np.linalg.inv(found.frame2moving) @ maps[1]]).dataobj
+                )
+                for values in (found.moving_score, above)
             )
-            return np.asanyarray(frame.dataobj), None, time.perf_counter() - began
+            assert score is not None
+            return score, excess, time.perf_counter() - began
 
         yield f"ours {name}", run
     pair = [

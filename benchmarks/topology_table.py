@@ -31,7 +31,7 @@ def table(args: argparse.Namespace) -> None:
             files = [args.rows / f"{one['stem']}__{name}.npz" for one in mine]
             rows = [dict(np.load(path)) for path in files if path.exists()]
             if rows:
-                seconds = np.median([one["seconds"] for one in mine])
+                seconds = np.median([one["seconds"] for one in mine if "seconds" in one] or [np.nan])
                 memory = max(one["memory_gb"] for one in mine)
                 cells = [
                     group,
