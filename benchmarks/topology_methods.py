@@ -1,7 +1,7 @@
 """Methods that score topology change, behind one face: skull-stripped scan in the template frame -> maps.
 
-A method gives, on the evaluation grid in the scan's space, its score, the score averaged over a voxel less the
-mean of healthy heads at that place (None where it has no registration to transport a mean by), and seconds.
+A method gives, on the evaluation grid in the scan's space, its score, the score averaged over a voxel less
+the mean of healthy heads there (None where it has no registration to transport a mean by), and seconds.
 """
 
 from __future__ import annotations
