@@ -6,7 +6,6 @@ import argparse
 import hashlib
 import resource
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -60,16 +59,6 @@ def template_map(scan: nb.Nifti1Image, mask: nb.Nifti1Image, threads: int) -> np
     template = nb.Nifti1Image(mni.get_fdata(dtype=np.float32), mni.affine)
     inside = nb.Nifti1Image((template.get_fdata() > 0).astype(np.uint8), template.affine)
     return prealign(template, scan, fixed_mask=inside, moving_mask=mask, num_threads=threads).fixed2moving
-
-
-def cases(args: argparse.Namespace) -> Iterator[tuple[str, Any, list[Any], int]]:
-    """Give (target's name, target, examples, number of examples): the first subjects are the examples."""
-    people = subjects(args.data)
-    names = list(people)
-    most = 1 if args.quick else 4
-    for size in (1,) if args.quick else (1, 2, 4):
-        for name in names[most : most + 1] if args.quick else names[most:]:
-            yield name, people[name], [(n, people[n]) for n in names[:size]], size
 
 
 def examples_of(chosen: list[Any], numbers: tuple[int, ...]) -> list[Any]:
@@ -311,25 +300,31 @@ def ablation(args: argparse.Namespace, rows: Rows) -> None:
 
     variants: dict[str, dict[str, Any]] = {
         "all": {}, "examples aligned affinely only": {"deform": False},
-        "examples not aligned": {"prealigned": True, "deform": False},
+        "examples not aligned": {"deform": False},
         "sagittal only": {"orientations": (0,)},
         "coronal only": {"orientations": (1,)}, "axial only": {"orientations": (2,)},
         "4 bootstraps": {"bootstraps": 4},
     }  # fmt: skip
-    for name, (scan, mask, labels), chosen, size in cases(args):
-        if size != 4 and not args.quick:
-            continue
-        to_scan = None
+    people = People(args.data, args.threads)
+    names = list(people.known)
+    size = 1 if args.quick else 4
+    for target in names[size : size + (1 if args.quick else args.subjects)]:
+        scan, mask, labels = people.known[target]
         for structure in ("hippocampus", "amygdala")[: 1 if args.quick else 2]:
             for variant, options in list(variants.items())[: 2 if args.quick else None]:
-                key = {"part": "ablation", "subject": name, "structure": structure, "variant": variant}
+                key = {"part": "ablation", "subject": target, "structure": structure, "variant": variant}
                 if rows.has(**key):
                     continue
-                to_scan = template_map(scan, mask, args.threads) if to_scan is None else to_scan
-                made = few_shot(
-                    [scan], examples_of(chosen, STRUCTURES[structure]), kind="mask", template2scan=to_scan,
-                    mask=mask, weights_dir=args.weights_dir, num_threads=args.threads, **options,
-                )  # fmt: skip
+                apart = variant == "examples not aligned"
+                chosen = [
+                    (n, people.known[n] if apart else people.aligned(target, n)[0]) for n in names[:size]
+                ]
+                with mock.patch("hyperprep.models.predict.placing.deformation", people.deformations):
+                    made = few_shot(
+                        [scan], examples_of(chosen, STRUCTURES[structure]), kind="mask", mask=mask,
+                        template2scan=people.to_scan(target), prealigned=True,
+                        weights_dir=args.weights_dir, num_threads=args.threads, **options,
+                    )  # fmt: skip
                 truth = np.asanyarray(_structure(labels, STRUCTURES[structure]).dataobj)
                 rows.add({**key, "dice": dice_of(np.asanyarray(made.output.dataobj), truth)})
 
