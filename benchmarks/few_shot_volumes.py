@@ -176,7 +176,7 @@ def oasis(args: argparse.Namespace, rows: Rows) -> None:
     structures = dict(list(STRUCTURES.items())[-1:]) if args.quick else STRUCTURES
     most = 1 if args.quick else 4
     targets = names[most : most + (1 if args.quick else args.subjects)]
-    for size in (1,) if args.quick else args.sizes:
+    for size in (1,) if args.quick else args.sizes or (1, 2, 4):
         for structure, numbers in structures.items():
             for target in targets:
                 key = {"part": "oasis", "subject": target, "structure": structure, "context": size}

@@ -47,8 +47,7 @@ def synthetic(args: argparse.Namespace, rows: Rows) -> None:
     task, network = task_for(args)
     unseen = sorted(task._unseen)
     seen = [n for n in NUMBERS if n not in task._unseen and n in task._ranges and n != 24]
-    sizes = (1, 2) if args.quick else (1, 2, 4, 8, 16, 32)
-    for size in sizes:
+    for size in (1, 2) if args.quick else args.sizes or (1, 2, 4, 8, 16, 32):
         for group, numbers in (("unseen", unseen), ("seen", seen)):
             if not numbers or rows.has(part="synthetic", group=group, context=size):
                 continue
@@ -77,7 +76,7 @@ def tasks(args: argparse.Namespace, rows: Rows) -> None:
         {"seen": ("T1w",), "unseen": (task.held_out_contrast,)} if task.held_out_contrast else {"seen": ()}
     )
     names = [name for name in TASK_WEIGHTS if name != "segmentation"]
-    for size in (1,) if args.quick else (1, 2, 4, 8, 16, 32):
+    for size in (1,) if args.quick else args.sizes or (1, 2, 4, 8, 16, 32):
         for name in names[:2] if args.quick else names:
             for group, contrasts in groups.items():
                 if rows.has(part="tasks", task=name, group=group, context=size):
@@ -149,7 +148,12 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=60)
     parser.add_argument("--unet-minutes", type=float, default=10.0)
     parser.add_argument("--methods", nargs="+", default=["few-shot", "mean", "vote", "unet", "syn"])
-    parser.add_argument("--sizes", nargs="+", type=int, default=[1, 2, 4], help="numbers of real examples")
+    parser.add_argument(
+        "--sizes",
+        nargs="+",
+        type=int,
+        help="numbers of examples (default: 1 to 4 real, 1 to 32 synthetic ones)",
+    )
     parser.add_argument("--subjects", type=int, default=4, help="real subjects that are segmented")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path)
