@@ -26,7 +26,7 @@ from hyperprep.models.synth.maps import ORIGIN_MM, LabelMaps, structure_ranges
 from hyperprep.models.synth.paint import brain_pools
 from hyperprep.models.synth.structures import MERGED, STRUCTURES, TISSUE_GROUPS, mirrored
 from hyperprep.models.synth.task_augment import AugmentSpec
-from hyperprep.models.weights import find_weights, load_state
+from hyperprep.models.train.begin import begin_from
 
 SIGMA_SQUARED = 0.05
 """Variance that balances the squared error of images with the Dice of masks (section 4.3)."""
@@ -104,7 +104,7 @@ class NeuralizerTask:
         Begin from the answer in closed form; ``maps`` are then best normalised
         (:mod:`hyperprep.models.train.normalise`), as examples are deformed onto the subject.
     begin_from
-        Name of weights of a network of the same width to begin from; none when empty.
+        Name of weights of the same network to begin from; none when empty.
     batch_size, most_context
         Targets per step, and the largest number of examples of each.
     held_out_structures
@@ -183,9 +183,7 @@ class NeuralizerTask:
     def build(self) -> nn.Module:
         """Make the network, with fresh weights or those to begin from."""
         network = Neuralizer(self.channels, self.levels, start=self.start)
-        if self.begin_from:
-            known = load_state(find_weights(self.begin_from))
-            network.load_state_dict({name: tensor.float() for name, tensor in known.items()})
+        begin_from(network, self.begin_from)
         network.save_memory = self.save_memory
         return network
 

@@ -17,7 +17,7 @@ from hyperprep.models.synth.apply import Lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import CONTRAST_MEANS, SynthSpec, draw_anatomy, draw_contrast
 from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.synth.structures import INTENSITY_TISSUES, REGIONS, STRUCTURES, TISSUE_GROUPS
-from hyperprep.models.weights import find_weights, load_state
+from hyperprep.models.train.begin import begin_from
 
 LOOSE: dict[str, Any] = {
     "rotation_deg": 8.0,
@@ -53,7 +53,7 @@ class SegmentationTask:
         (:mod:`hyperprep.models.train.normalise`), and ``spec`` deforms as much as a registration leaves.
     loose_share
         Share of images for a network with an atlas that are deformed as affine alignment leaves them.
-    start
+    begin_from
         Name of weights of the same network to begin from, but for its atlas; none when empty.
     """
 
@@ -67,7 +67,7 @@ class SegmentationTask:
     atlas: bool = False
     atlas_draws: int = 72
     loose_share: float = 0.25
-    start: str = ""
+    begin_from: str = ""
     cells_share: float = 0.35
     held_out: int = 2
     device: str = "cpu"
@@ -94,10 +94,7 @@ class SegmentationTask:
         model = AtlasUNet(
             len(self.conditions), tissue.shape[1], self.lattice.shape, self.channels, self.hidden
         )
-        if self.start:
-            learned = load_state(find_weights(self.start))
-            own = {k: v for k, v in model.state_dict().items() if k.startswith("atlas.")}
-            model.load_state_dict({**learned, **own})
+        begin_from(model, self.begin_from, keep="atlas.")
         model.atlas.fill(self.probability(), self._consist_of(), tissue, self._looks())
         return model
 

@@ -23,8 +23,9 @@ from hyperprep.models.synth.apply import Lattice
 from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.synth.structures import TISSUE_KINDS
+from hyperprep.models.train.begin import begin_from
 from hyperprep.models.train.registration import brain_pair
-from hyperprep.models.weights import find_weights, load_state
+from hyperprep.models.weights import find_weights
 
 FEATURES = ("tissues", "semantic", "segment", "image")
 """What can be compared: tissues by intensity, stages of a segmentation network of that name, or images."""
@@ -116,7 +117,7 @@ class TopologyTask:
             inner = found
         model = TopologyNetwork(self.dims, self.channels, self.norm, inner, self.reduction).to(self.device)
         if self.begin_from:
-            model.load_state_dict(load_state(find_weights(self.begin_from)))
+            begin_from(model, self.begin_from)
             return model
         fixed, moving, start = self.batch(np.random.default_rng(0))
         with torch.no_grad():

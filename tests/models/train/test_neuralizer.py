@@ -13,7 +13,7 @@ from hyperprep.models.train.configure import read_config
 from hyperprep.models.train.export import export
 from hyperprep.models.train.loop import Schedule, train
 from hyperprep.models.train.neuralizer import NeuralizerTask, few_shot_loss
-from hyperprep.models.weights import find_weights
+from hyperprep.models.weights import find_weights, load_state
 
 LATTICE = Lattice((16, 24, 32), 8.0, (-60.0, -110.0, -116.0))
 SPEC = SynthSpec(
@@ -48,6 +48,16 @@ def test_batches_have_one_size_of_context_and_every_axis(maps):
         assert 1 <= batch.context.shape[1] <= 3
         shapes.add(tuple(batch.target.shape[2:]))
     assert shapes == {(24, 32), (16, 32), (16, 24)}
+
+
+def test_training_begins_from_weights_that_are_there(maps):
+    task = NeuralizerTask(maps, LATTICE, SPEC, channels=32, start=True, begin_from="neuralizer")
+    known = load_state(find_weights("neuralizer"))
+    made = task.build().state_dict()
+    assert set(made) == set(known)
+    assert all(torch.equal(made[name], known[name]) for name in known)
+    with pytest.raises(UsageError, match=r"begin_from = 'neuralizer'.*another shape"):
+        make(maps, begin_from="neuralizer").build()
 
 
 def test_held_out_structures_and_contrast_never_train(maps):
