@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import os
+import pickle
 import signal
 import time
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from hyperprep.exceptions import UsageError
 from hyperprep.models.train.processes import Processes, together
 
 
@@ -134,7 +136,8 @@ def train(
     Raises
     ------
     UsageError
-        If the batches of a step cannot be shared out evenly among the processes.
+        If the batches of a step cannot be shared out evenly among the processes, or the checkpoint is damaged
+        or another network's.
 
     Notes
     -----
@@ -262,11 +265,18 @@ class _Run:
         self.processes.sum_(p.grad for p in shared if p.grad is not None)
 
     def _resume(self, checkpoint: Path) -> None:
-        stored = torch.load(checkpoint, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(stored["model"])
-        self.average.load_state_dict(stored["average"])
-        self.optimiser.load_state_dict(stored["optimiser"])
-        self.progress = Progress(stored["step"], stored["seconds"], stored["history"])
+        try:
+            stored = torch.load(checkpoint, map_location=self.device, weights_only=True)
+            self.model.load_state_dict(stored["model"])
+            self.average.load_state_dict(stored["average"])
+            self.optimiser.load_state_dict(stored["optimiser"])
+            self.progress = Progress(stored["step"], stored["seconds"], stored["history"])
+        except (RuntimeError, ValueError, KeyError, EOFError, OSError, pickle.UnpicklingError) as error:
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise UsageError(
+                f"{checkpoint} cannot be gone on from ({first}): it is damaged, or of a run with another "
+                "configuration. Remove it to begin again, or name another run folder."
+            ) from error
         if self.processes.leads:
             done = f"step {self.progress.step} after {self.progress.seconds:.0f} s"
             print(f"{self.task.name}: resumed at {done}", flush=True)

@@ -1,6 +1,7 @@
 """The loop learns, resumes where it stopped, and reaches what an uninterrupted run reaches."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -58,6 +59,19 @@ def test_killed_run_resumes_to_the_same_result(tmp_path):
     assert again.seen == 90
     assert torch.allclose(whole.weight, resumed.weight)
     assert torch.allclose(whole.bias, resumed.bias)
+
+
+@pytest.mark.parametrize("kept", [0, 100, None])
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(tmp_path, kept):
+    train(Line(), replace(SCHEDULE, steps=3), tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    if kept is None:
+        stored = torch.load(path, weights_only=True)
+        torch.save({**stored, "model": {"other": torch.zeros(2)}}, path)
+    else:
+        path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UsageError, match=r"checkpoint\.pt cannot be gone on from .*Remove it"):
+        train(Line(), SCHEDULE, tmp_path)
 
 
 def test_learning_rate_falls_by_time_as_well_as_by_steps():
