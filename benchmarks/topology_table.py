@@ -51,17 +51,23 @@ def table(args: argparse.Namespace) -> None:
 
 
 def _beside(rows: Path, about: Sequence[dict[str, Any]], *, draws: int = 500) -> list[str]:
-    """Compare Q of our networks with each baseline's score on the same synthetic cases, drawn together."""
-    lines = ["| ours, Q | baseline | difference of AUC (95 %, cases drawn in pairs) |", "|---|---|---|"]
+    """Compare Q of our networks with every other map on the same synthetic cases, drawn together."""
+    lines = [
+        "| ours, Q | baseline | map | difference of AUC (95 %, cases drawn in pairs) |",
+        "|---|---|---|---|",
+    ]
     known = {(one["stem"].partition("__")[0], one["method"]): one["stem"] for one in about}
     names_ = sorted({method for case, method in known if case.startswith("synthetic")})
     for own in (name for name in names_ if name.startswith("ours")):
-        for other in (name for name in names_ if not name.startswith("ours")):
+        for other, kind in ((name, kind) for name in names_ if name != own for kind in ("L", "Q")):
             cases_ = sorted(c for c, m in known if m == own and (c, other) in known and c.startswith("synth"))
-            both = [
-                _histograms([dict(np.load(rows / f"{known[case, method]}__{kind}.npz")) for case in cases_])
-                for method, kind in ((own, "Q"), (other, "L"))
+            paths = [
+                [rows / f"{known[case, method]}__{which}.npz" for case in cases_]
+                for method, which in ((own, "Q"), (other, kind))
             ]
+            if not cases_ or not all(path.exists() for side in paths for path in side):
+                continue
+            both = [_histograms([dict(np.load(path)) for path in side]) for side in paths]
 
             def difference(chosen: np.ndarray, both: list = both) -> float:
                 one, two = (areas(a[chosen].sum(0), b[chosen].sum(0))[0] for a, b in both)
@@ -71,7 +77,7 @@ def _beside(rows: Path, about: Sequence[dict[str, Any]], *, draws: int = 500) ->
             drawn = [difference(rng.integers(len(cases_), size=len(cases_))) for _ in range(draws)]
             low, high = np.quantile(drawn, [0.025, 0.975])
             middle = difference(np.arange(len(cases_)))
-            lines.append(f"| {own} | {other} | {middle:+.3f} ({low:+.3f} to {high:+.3f}) |")
+            lines.append(f"| {own} | {other} | {kind} | {middle:+.3f} ({low:+.3f} to {high:+.3f}) |")
     return lines
 
 
