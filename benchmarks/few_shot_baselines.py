@@ -45,11 +45,11 @@ def unet_volumes(
     channels: int = 64,
     seed: int = 0,
 ) -> tuple[list[np.ndarray], float]:
-    """Train the paper's task-specific U-Net on slices of some volumes, and predict others.
+    """Train the paper's U-Net for these structures alone on slices of some volumes, and predict others.
 
     It gets what the few-shot network gets: the same aligned volumes on the same grid, three orientations,
-    averaged. One network answers for several structures, so that all the minutes serve each of them. Slices
-    near a structure are drawn three times as often as others.
+    averaged. One network answers for several structures. Slices near one of them are drawn three times as
+    often as others; the loss is the Dice of what a slice holds, and the squared error.
 
     Parameters
     ----------
@@ -88,7 +88,10 @@ def unet_volumes(
             places = np.flatnonzero(near) if rng.random() < 0.75 and near.any() else np.arange(len(near))
             batch.append(pairs[int(rng.integers(len(pairs)))].select(axis + 1, int(rng.choice(places))))
         slices = _deformed(_padded(torch.stack(batch)), rng)
-        loss = 1 - soft_dice(network(slices[:, :1]), (slices[:, 1:] > 0.5).float()).mean()
+        found, truth = network(slices[:, :1]), (slices[:, 1:] > 0.5).float()
+        there = truth.flatten(2).any(2)
+        missed = (1 - soft_dice(found, truth))[there].sum() / there.sum().clamp_min(1)
+        loss = missed + (found - truth).square().mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -176,6 +176,8 @@ def oasis(args: argparse.Namespace, rows: Rows) -> None:
     structures = dict(list(STRUCTURES.items())[-1:]) if args.quick else STRUCTURES
     most = 1 if args.quick else 4
     targets = names[most : most + (1 if args.quick else args.subjects)]
+    if max(args.sizes or (1,)) > most:
+        raise SystemExit(f"--sizes: {most} real subjects are examples, the others are segmented.")
     for size in (1,) if args.quick else args.sizes or (1, 2, 4):
         for structure, numbers in structures.items():
             for target in targets:
@@ -291,7 +293,9 @@ def _unets(
     for target, volumes in zip(targets, found, strict=True):
         for (structure, numbers), volume in zip(structures.items(), volumes, strict=True):
             score = _score(nb.Nifti1Image(volume, grid.affine), people, target, numbers)
-            rows.add({**key, "subject": target, "structure": structure, "dice": score, "seconds": seconds})
+            row = {**key, "subject": target, "structure": structure}
+            if not rows.has(**row):
+                rows.add({**row, "dice": score, "seconds": seconds})
 
 
 def ablation(args: argparse.Namespace, rows: Rows) -> None:

@@ -85,9 +85,9 @@ def measure(
     rows: Path, case: str, method: str, run: Callable[[], Scored], truth: np.ndarray, inside: np.ndarray,
     grid: Grid, about: dict[str, Any], *, timed: bool = True,
 ) -> None:  # fmt: skip
-    """Run a method on a case, unless its rows are there already."""
+    """Run a method on a case, unless its rows are there already, made by the same weights."""
     done = _row(rows, case, method)
-    if done.exists():
+    if done.exists() and json.loads(done.read_text()).get("weights", "") == about.get("weights", ""):
         return
     score, excess, seconds = run()
     for name, values in (("L", score), ("Q", excess)):
@@ -128,6 +128,7 @@ def synthetic(args: argparse.Namespace) -> None:
                 learn(after, healthy(maps, args.controls, args.spacing))
             run = _runner(method, case)
             about = {"diameter_mm": case.diameter_mm, "site": case.site, "kind": case.kind}
+            about |= {"weights": method.sha256} if isinstance(method, Ours) else {}
             measure(
                 args.rows, f"synthetic-{case.name}", name, run, truth, inside, grid, about,
                 timed=not args.untimed,

@@ -1,7 +1,7 @@
 """Methods that score topology change, behind one face: skull-stripped scan in the template frame -> maps.
 
 A method gives, on the evaluation grid in the scan's space, its score, the score averaged over a voxel less
-the mean of healthy heads there (None where it has no registration to transport a mean by), and seconds.
+the mean of healthy heads there (not less it where no registration transports a mean), and its seconds.
 """
 
 from __future__ import annotations
@@ -66,6 +66,14 @@ class Ours:
     controls: ControlStatistics | None
     starts: Starts
     grid: Grid
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the weights and of how the controls' scores were averaged."""
+        from hyperprep.models.weights import find_weights
+
+        width = "" if self.controls is None else f" {self.controls.score_mm:g}"
+        return find_weights("topology", weights_dir=self.folder).sha256 + width
 
     def __call__(self, scan: nb.Nifti1Image) -> Scored:
         """Score a scan; its seconds hold the registration that it starts from."""
@@ -228,7 +236,7 @@ def anomaly(checkpoint: Path, grid: Grid) -> Callable[[nb.Nifti1Image], Scored]:
         began = time.perf_counter()
         image = resample(scaled(scan), grid, [np.eye(4)]).get_fdata(dtype=np.float32)
         found = reconstruction_error(network, image) * (image > 0)
-        return found, None, time.perf_counter() - began
+        return found, averaged(found, image > 0, grid), time.perf_counter() - began
 
     return score
 

@@ -19,7 +19,7 @@ from hyperprep.models.predict.outliers import outliers
 from hyperprep.models.predict.prealign import prealign
 from hyperprep.models.predict.synthetic_controls import template_brain
 from hyperprep.models.predict.topology import topology_change
-from hyperprep.models.spatial.controls import ControlStatistics
+from hyperprep.models.spatial.controls import ControlStatistics, averaged
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.images import keep_inside, read_dseg, read_mask, read_scan
 from hyperprep.models.spatial.itk import affine_from_itk
@@ -123,15 +123,16 @@ def _runs(
     ]
     register = functools.cache(lambda: syn_only(pair[1], pair[0]))
     for kind in names(args.methods):
-        yield kind, _after_syn(kind, register)
+        yield kind, _after_syn(kind, register, grid)
 
 
-def _after_syn(kind: str, register: Callable[[], Registered]) -> Callable[[], Scored]:
+def _after_syn(kind: str, register: Callable[[], Registered], grid: Grid) -> Callable[[], Scored]:
     def run() -> Scored:
         one = register()
         began = time.perf_counter()
-        score = score_of(kind, one.fixed.numpy(), one.moved, one.determinant)
-        return score, None, one.seconds + time.perf_counter() - began
+        inside = one.fixed.numpy() > 0
+        score = score_of(kind, one.fixed.numpy(), one.moved, one.determinant) * inside
+        return score, averaged(score, inside, grid), one.seconds + time.perf_counter() - began
 
     return run
 

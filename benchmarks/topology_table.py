@@ -31,7 +31,7 @@ def table(args: argparse.Namespace) -> None:
             files = [args.rows / f"{one['stem']}__{name}.npz" for one in mine]
             rows = [dict(np.load(path)) for path in files if path.exists()]
             if rows:
-                seconds = np.median([one["seconds"] for one in mine if "seconds" in one] or [np.nan])
+                timed = [one["seconds"] for one in mine if "seconds" in one]
                 memory = max(one["memory_gb"] for one in mine)
                 cells = [
                     group,
@@ -39,7 +39,7 @@ def table(args: argparse.Namespace) -> None:
                     name,
                     str(len(rows)),
                     summary(rows),
-                    f"{seconds:.1f}",
+                    f"{np.median(timed):.1f}" if timed else "",
                     f"{memory:.1f}",
                 ]
                 lines.append(f"| {' | '.join(cells)} |")
@@ -60,13 +60,15 @@ def _beside(rows: Path, about: Sequence[dict[str, Any]], *, draws: int = 500) ->
     names_ = sorted({method for case, method in known if case.startswith("synthetic")})
     for own in (name for name in names_ if name.startswith("ours")):
         for other, kind in ((name, kind) for name in names_ if name != own for kind in ("L", "Q")):
-            cases_ = sorted(c for c, m in known if m == own and (c, other) in known and c.startswith("synth"))
-            paths = [
-                [rows / f"{known[case, method]}__{which}.npz" for case in cases_]
-                for method, which in ((own, "Q"), (other, kind))
+            pairs = [
+                (rows / f"{known[c, own]}__Q.npz", rows / f"{known[c, other]}__{kind}.npz")
+                for c, m in sorted(known)
+                if m == own and (c, other) in known and c.startswith("synth")
             ]
-            if not cases_ or not all(path.exists() for side in paths for path in side):
+            pairs = [pair for pair in pairs if all(path.exists() for path in pair)]
+            if not pairs:
                 continue
+            paths = list(zip(*pairs, strict=True))
             both = [_histograms([dict(np.load(path)) for path in side]) for side in paths]
 
             def difference(chosen: np.ndarray, both: list = both) -> float:
@@ -74,9 +76,9 @@ def _beside(rows: Path, about: Sequence[dict[str, Any]], *, draws: int = 500) ->
                 return one - two
 
             rng = np.random.default_rng(0)
-            drawn = [difference(rng.integers(len(cases_), size=len(cases_))) for _ in range(draws)]
+            drawn = [difference(rng.integers(len(pairs), size=len(pairs))) for _ in range(draws)]
             low, high = np.quantile(drawn, [0.025, 0.975])
-            middle = difference(np.arange(len(cases_)))
+            middle = difference(np.arange(len(pairs)))
             lines.append(f"| {own} | {other} | {kind} | {middle:+.3f} ({low:+.3f} to {high:+.3f}) |")
     return lines
 
@@ -91,7 +93,9 @@ def _by_size(rows: Path, about: Sequence[dict[str, Any]]) -> list[str]:
             mine = [
                 dict(np.load(rows / f"{one['stem']}__Q.npz"))
                 for one in about
-                if one["method"] == own and low <= one.get("diameter_mm", 0) < high
+                if one["method"] == own
+                and low <= one.get("diameter_mm", 0) < high
+                and (rows / f"{one['stem']}__Q.npz").exists()
             ]
             found = [h.sum(0) for h in _histograms(mine)] if mine else None
             cells.append("" if found is None else f"{areas(found[0], found[1])[0]:.3f} ({len(mine)} cases)")

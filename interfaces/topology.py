@@ -61,7 +61,9 @@ class _TopologyChangeOutputSpec(_MetricsOutputSpec):
     out_template_score = File(
         exists=True, desc="L_sym on the network's grid in the template's space, for statistics of controls"
     )
-    out_excess = File(exists=True, desc="Q: the score less the controls' mean, nats; undefined without them")
+    out_excess = File(
+        exists=True, desc="Q: the averaged score less the controls' mean, nats; undefined without"
+    )
     out_z = File(exists=True, desc="calibrated z-score on the scan's grid; undefined without controls")
     out_mask = File(exists=True, desc="regions above the threshold, 0/1; undefined without controls")
     out_regions = File(

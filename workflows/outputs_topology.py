@@ -77,7 +77,7 @@ def init_ds_topology_wf(
         "excess": {
             "suffix": "topology",
             "desc": "excess",
-            "Description": "The score less the mean of controls at that place, Q in nats",
+            "Description": "Q: the score, averaged by a Gaussian of 2 mm, less the mean of controls, nats",
             **native,
         },
         "z": {

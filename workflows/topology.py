@@ -84,7 +84,7 @@ def init_topology_wf(
         "Places of the brain that no registration matches with the template were mapped by a conditional "
         "variational auto-encoder that was trained on healthy synthetic brains only [@spotthedifference]"
         + (
-            "; its score was compared with that of controls at each place"
+            "; its score, averaged by a Gaussian of 2 mm, was compared with that of controls at each place"
             + (" (synthetic healthy heads).\n" if control_statistics is None else ".\n")
             if calibrated
             else "; without controls, its score is not calibrated.\n"

@@ -30,6 +30,19 @@ def differences(fixed: Features, moving: Features, displacement: torch.Tensor) -
     """Give the features of the fixed image less the moved ones of the other, stage by stage.
 
     Each stage is compared at its own resolution, where it costs 8 or 64 times less.
+
+    Parameters
+    ----------
+    fixed, moving
+        (B, F_s, *spatial / 2^s) of each stage s.
+    displacement
+        (B, D, *spatial), voxels of the finest stage, fixed to moving.
+
+    Examples
+    --------
+    >>> one = [torch.arange(8.0).view(1, 1, 2, 4)]
+    >>> differences(one, one, torch.tensor([0.0, 1.0]).view(1, 2, 1, 1).expand(1, 2, 2, 4))[0][0, 0, 0, :3]
+    tensor([-1., -1., -1.])
     """
     pool: Callable[..., torch.Tensor] = F.avg_pool3d if displacement.ndim == 5 else F.avg_pool2d
     return [
@@ -41,7 +54,13 @@ def differences(fixed: Features, moving: Features, displacement: torch.Tensor) -
 def surprise(network: TopologyNetwork, found: Features) -> torch.Tensor:
     """Give -log p(J | I o Phi) of every voxel (eq. 3), (B, 1, *spatial) nats, from features' differences.
 
-    What a stage gives holds for all voxels inside its own.
+    What a stage gives holds for all voxels inside its own. ``found`` is what :func:`differences` gives.
+
+    Examples
+    --------
+    >>> network = TopologyNetwork(2, (4, 4), "none")
+    >>> round(float(surprise(network, [torch.ones(1, 1, 2, 2)]).mean()), 4)  # (1 + log(2 pi)) / 2
+    1.4189
     """
     variances = network.feature_log_variance.split(list(network.widths))
     maps = [surprise_map(stage, variance) for stage, variance in zip(found, variances, strict=True)]
@@ -77,7 +96,7 @@ def feature_variances(found: Features, mask: torch.Tensor) -> torch.Tensor:
     """
     out = []
     for stage in found:
-        inside = F.interpolate(mask, size=stage.shape[2:], mode="nearest")
+        inside = F.interpolate(mask, size=stage.shape[2:], mode="area")
         square = (stage.square() * inside).sum(dim=(0, *range(2, stage.ndim)))
         out.append(square / inside.sum().clamp_min(1))
     return torch.cat(out)

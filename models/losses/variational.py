@@ -173,7 +173,7 @@ def surprise_map(difference: torch.Tensor, log_variance: torch.Tensor) -> torch.
     difference
         (B, F, *spatial), features of one image less the moved ones of the other.
     log_variance
-        (F,) of the learned diagonal covariance.
+        (F,) of the diagonal covariance.
 
     Returns
     -------

@@ -20,6 +20,12 @@ STAGES = 3
 LOG_VARIANCE_RANGE = (-15.0, 5.0)
 """Limits of the displacement's log variance (voxels squared)."""
 
+PRIOR_MOMENTUM, VARIANCE_MOMENTUM = 0.01, 0.05
+"""Shares by which a training step moves the running prior and the features' running variances."""
+
+LEAST_VARIANCE = 1e-6
+"""A feature that hardly varies among healthy heads has this variance (features lie in [0, 1] or about)."""
+
 Features = list[torch.Tensor]
 """(B, F_s, *spatial / 2^s) of each stage s; the first has the image's resolution."""
 
@@ -138,8 +144,6 @@ class TopologyNetwork(nn.Module):
     reduction
         ``"sum"``: the features' log-densities are added, as eq. 3 has it; ``"mean"``: averaged, for
         neighbouring features say much the same and are no independent evidence.
-    momentum, variance_momentum
-        Shares by which a training step moves the running prior and the features' running variances.
     """
 
     running: torch.Tensor
@@ -152,12 +156,9 @@ class TopologyNetwork(nn.Module):
         norm: str = "batch",
         features: nn.Module | None = None,
         reduction: str = "sum",
-        momentum: float = 0.01,
-        variance_momentum: float = 0.05,
     ) -> None:
         super().__init__()
         self.dims, self.reduction = dims, reduction
-        self.momentum, self.variance_momentum = momentum, variance_momentum
         self.posterior_network = DisplacementUNet(dims, channels, norm)
         self.features = None if features is None else features.requires_grad_(False)
         widths = (1,) if features is None else self._describing.stage_channels[:STAGES]
@@ -189,7 +190,8 @@ class TopologyNetwork(nn.Module):
     def follow(self, moments: torch.Tensor, variances: torch.Tensor, *, first: bool = False) -> None:
         """Move the running prior and variances towards a batch's, where its bound is best.
 
-        What is averaged are the moments themselves: 1 / alpha, 1 / beta and the variances.
+        What is averaged are the moments themselves: 1 / alpha, 1 / beta and the variances. A batch whose
+        moments are not finite is left out.
 
         Parameters
         ----------
@@ -198,14 +200,14 @@ class TopologyNetwork(nn.Module):
         variances
             (F,) from :func:`hyperprep.models.losses.topology.feature_variances`.
         first
-            Take them as they are.
+            Take the prior's moments as they are.
         """
-        for kept, found, share in (
-            (self.running, moments, self.momentum),
-            (self.feature_log_variance, variances, self.variance_momentum),
-        ):
-            mean = torch.lerp(kept.exp(), found, 1.0 if first else share)
-            kept.copy_(mean.clamp_min(1e-12).log())
+        if not (moments.isfinite().all() and variances.isfinite().all()):
+            return
+        prior = torch.lerp(self.running.exp(), moments, 1.0 if first else PRIOR_MOMENTUM)
+        self.running.copy_(prior.clamp_min(1e-12).log())
+        spread = torch.lerp(self.feature_log_variance.exp(), variances, VARIANCE_MOMENTUM)
+        self.feature_log_variance.copy_(spread.clamp_min(LEAST_VARIANCE).log())
 
     @torch.no_grad()
     def describe(self, image: torch.Tensor) -> Features:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from hyperprep.exceptions import UsageError
+from hyperprep.models.train.loop import first_reason
 from hyperprep.models.weights import find_weights, load_state
 
 
@@ -33,8 +34,7 @@ def begin_from(network: nn.Module, name: str, *, keep: str = "") -> None:
     try:
         network.load_state_dict({**load_state(find_weights(name)), **own})
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[1].strip()
         raise UsageError(
-            f"[model] begin_from = {name!r}: those weights are of a network of another shape ({first}). Give "
-            "the configuration the width and features that they were trained with."
+            f"[model] begin_from = {name!r}: those weights are of a network of another shape "
+            f"({first_reason(error)}). Give the configuration the width and features of their training."
         ) from error

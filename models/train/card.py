@@ -37,6 +37,7 @@ def model_card(name: str, entry: dict[str, Any]) -> str:
             ("hyperparameters", "Hyperparameters"),
             ("low_rank", "Last layer, factorised"),
             ("calibration", "Calibration of the probabilities"),
+            ("begun_from", "Begun from weights of its own kind"),
             ("base_sha256", "Reads the features of the network `segment` with the sha256"),
             ("annotated", "Regions, and in how many participants each was drawn"),
         )

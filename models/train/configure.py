@@ -82,6 +82,34 @@ def override(config: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     return made
 
 
+def settings_between(before: dict[str, Any], after: dict[str, Any]) -> list[str] | None:
+    """Give the settings that :func:`override` turns one configuration into another by; None where none do.
+
+    Examples
+    --------
+    >>> settings_between({"steps": 9, "model": {"start": "none"}}, {"steps": 9, "model": {"start": "none"}})
+    []
+    >>> settings_between({"steps": 9, "model": {}}, {"steps": 20, "model": {"features": "image"}})
+    ['steps=20', 'model.features=image']
+    """
+
+    def flat(config: dict[str, Any]) -> dict[str, Any]:
+        out = {}
+        for key, value in config.items():
+            inner = value if isinstance(value, dict) else {"": value}
+            out.update({f"{key}.{name}".rstrip("."): one for name, one in inner.items()})
+        return out
+
+    one, other = flat(before), flat(after)
+    if set(one) - set(other):
+        return None
+    return [
+        f"{key}={value}".replace(" ", "") if not isinstance(value, bool) else f"{key}={value}".lower()
+        for key, value in other.items()
+        if key not in one or one[key] != value
+    ]
+
+
 def _with_tuples(table: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in table.items()}
 

@@ -12,6 +12,7 @@ import torch
 
 from hyperprep.exceptions import NoInputError, UsageError
 from hyperprep.models.nets.build import SEGMENTING, build_network, describe_features
+from hyperprep.models.train import configure
 from hyperprep.models.train.places import places_of_maps
 from hyperprep.models.train.store import last_validation, store, write_entries
 from hyperprep.models.train.topology import TopologyTask
@@ -41,11 +42,19 @@ _ARCHITECTURE = ("channels", "levels", "start")
 _DATA = "20 adult head label maps of the SynthSeg project, images synthesised from them; no real image"
 
 
-def config_name(run_dir: Path) -> str:
-    """Say which of the configurations that ship a run was trained with; CONFIG.toml when with none."""
-    text = (run_dir / "config.toml").read_text()
-    shipped = (Path(__file__).parent / "configs").glob("*.toml")
-    return next((one.stem for one in sorted(shipped) if one.read_text() == text), "CONFIG.toml")
+def config_words(run_dir: Path) -> str:
+    """Say by which configuration and settings a run was trained; CONFIG.toml for one that is not like any.
+
+    Of the configurations that ship, the one with the fewest settings between is named.
+    """
+    config = tomllib.loads((run_dir / "config.toml").read_text())
+    found = []
+    for one in sorted((Path(__file__).parent / "configs").glob("*.toml")):
+        shipped = configure.read_config(one)
+        between = configure.settings_between(shipped, config)
+        if shipped["network"] == config["network"] and between is not None:
+            found.append(" ".join([one.stem, *(f"--set {setting}" for setting in between)]))
+    return min(found, key=lambda words: words.count(" --set "), default="CONFIG.toml")
 
 
 def _low_rank(
@@ -250,7 +259,7 @@ def export(
     entry = {
         "capability": _CAPABILITY[name],
         **described,
-        "command": f"python -m hyperprep.models.train run {config_name(run_dir)} --maps MAPS "
+        "command": f"python -m hyperprep.models.train run {config_words(run_dir)} --maps MAPS "
         f"--max-time {stored['seconds'] / 60:.0f}",
         "seed": config.get("seed", 0),
         "steps": stored["step"],
@@ -260,6 +269,13 @@ def export(
         "licence": "Apache-2.0",
         "scores": {**last_validation(run_dir), **(scores or {})},
     }
+    before = config.get("model", {}).get("begin_from", "")
+    if before:
+        known = resolver.find_weights(before)
+        entry["begun_from"] = {
+            "sha256": known.sha256,
+            **{key: known.metadata[key] for key in ("command", "steps", "training_seconds")},
+        }
     if maps_file is not None and name in ("locate", "segment"):
         entry.update(places_for(name, places_of_maps(Path(maps_file))))
     return store(name, state, entry, out)

@@ -105,6 +105,16 @@ def parameter_groups(model: nn.Module, schedule: Schedule) -> list[dict[str, Any
     return [group for group in groups if group["params"]]
 
 
+def first_reason(error: Exception) -> str:
+    r"""Give the line of an error of torch that says what is wrong; its first only says where.
+
+    >>> first_reason(RuntimeError("Error(s) in loading state_dict for Linear:\n\tMissing key(s): a."))
+    'Missing key(s): a.'
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__
+
+
 def _save(path: Path, content: dict[str, Any]) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     torch.save(content, partial)
@@ -231,6 +241,7 @@ class _Run:
             group["lr"] = group["factor"] * learning_rate_at(self.schedule, self.progress)
         self.optimiser.zero_grad(set_to_none=True)
         means: dict[str, float] = {}
+        before = [one.clone() for one in self.model.buffers()] if self.processes.count > 1 else []
         for number in self.batches:
             place = [self.schedule.seed, self.progress.step, *([number] if number else [])]
             rng = np.random.default_rng(place)
@@ -241,6 +252,7 @@ class _Run:
                 means[key] = means.get(key, 0.0) + value * share
         if self.processes.count > 1:
             self._share_gradients()
+            self.processes.average_moved(self.model, before)
             means = self.processes.sum_figures(means, self.device)
         norm = float(nn.utils.clip_grad_norm_(self.model.parameters(), self.schedule.clip))
         if math.isfinite(norm):
@@ -271,11 +283,12 @@ class _Run:
             self.average.load_state_dict(stored["average"])
             self.optimiser.load_state_dict(stored["optimiser"])
             self.progress = Progress(stored["step"], stored["seconds"], stored["history"])
-        except (RuntimeError, ValueError, KeyError, EOFError, OSError, pickle.UnpicklingError) as error:
-            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
             raise UsageError(
-                f"{checkpoint} cannot be gone on from ({first}): it is damaged, or of a run with another "
-                "configuration. Remove it to begin again, or name another run folder."
+                f"{checkpoint} cannot be gone on from ({first_reason(error)}): it is damaged, or of a run "
+                "with another configuration. Move it away to begin again, or name another run folder."
             ) from error
         if self.processes.leads:
             done = f"step {self.progress.step} after {self.progress.seconds:.0f} s"

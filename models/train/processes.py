@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from hyperprep.exceptions import UsageError
 
@@ -69,6 +70,28 @@ class Processes:
         dist.all_reduce(flat)
         for tensor, part in zip(found, flat.split([tensor.numel() for tensor in found]), strict=True):
             tensor.copy_(part.view_as(tensor))
+
+    def average_moved(self, model: nn.Module, before: Sequence[torch.Tensor]) -> None:
+        """Average the buffers that a step has moved in any process, so that all go on with the same.
+
+        Parameters
+        ----------
+        model
+            The network.
+        before
+            Copies of its buffers before the step.
+        """
+        kept = [
+            (one, then) for one, then in zip(model.buffers(), before, strict=True) if one.is_floating_point()
+        ]
+        if self.count == 1 or not kept:
+            return
+        moved = torch.tensor([float(not torch.equal(*pair)) for pair in kept], device=kept[0][0].device)
+        self.sum_([moved])
+        chosen = [one for (one, _), count in zip(kept, moved.tolist(), strict=True) if count]
+        self.sum_(chosen)
+        for one in chosen:
+            one.div_(self.count)
 
     def sum_figures(self, figures: Mapping[str, float], device: torch.device | str) -> dict[str, float]:
         """Sum figures of the same names over all processes."""

@@ -41,7 +41,8 @@ def store(name: str, state: Mapping[str, torch.Tensor], entry: Mapping[str, Any]
     state
         Its tensors; floating-point ones are stored in half precision.
     entry
-        What the manifest says but for file, digest, size and date.
+        What the manifest says but for file, digest, size and date. What was added since to an entry of the
+        same weights (calibration, statistics of controls) stays.
     out
         Folder of weights and manifest; other networks' entries stay.
 
@@ -56,9 +57,12 @@ def store(name: str, state: Mapping[str, torch.Tensor], entry: Mapping[str, Any]
     with replacing(file) as partial:
         save_file({k: _stored(v) for k, v in state.items()}, partial)
     manifest = resolver.read_manifest(out)
+    sha256 = resolver.digest(file)
+    before = manifest.get(name, {})
     manifest[name] = {
+        **(before if before.get("sha256") == sha256 else {}),
         "file": file.name,
-        "sha256": resolver.digest(file),
+        "sha256": sha256,
         "bytes": file.stat().st_size,
         **entry,
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),

@@ -17,7 +17,7 @@ from hyperprep.models.nets.atlas_unet import AtlasUNet
 from hyperprep.models.nets.build import load_network
 from hyperprep.models.nets.head_unet import LabelConditioned
 from hyperprep.models.nets.tissue_features import TissueFeatures
-from hyperprep.models.nets.topology import Features, TopologyNetwork
+from hyperprep.models.nets.topology import LEAST_VARIANCE, Features, TopologyNetwork
 from hyperprep.models.nn.warp import integrate, warp
 from hyperprep.models.synth.apply import Lattice
 from hyperprep.models.synth.draw import SynthSpec
@@ -107,7 +107,7 @@ class TopologyTask:
             self._registration = network.requires_grad_(False).to(self.device)
 
     def build(self) -> nn.Module:
-        """Make the network; its feature variances start at those between affinely aligned brains."""
+        """Make the network; its variances start at those between the brains as it is given them."""
         inner: nn.Module | None = None
         if self.features == "tissues":
             inner = tissue_features()
@@ -125,7 +125,7 @@ class TopologyTask:
             still = fixed.new_zeros(len(fixed), 3, *fixed.shape[2:]) if start is None else start
             left = differences(one, [swapped(stage) for stage in one], still)
             spread = feature_variances(left, brain_union(fixed, moving, still))
-            model.feature_log_variance.copy_(spread.clamp_min(1e-6).log())
+            model.feature_log_variance.copy_(spread.clamp_min(LEAST_VARIANCE).log())
         return model
 
     def pair(

@@ -71,22 +71,37 @@ def test_features_are_the_stages_of_the_segmentation_network_and_are_not_trained
     assert network.posterior_network.mean.weight.grad.abs().max() > 0
     network.follow(moments, variances, first=True)
     assert float(network.alpha) == pytest.approx(float(1 / moments[0]), rel=1e-5)
-    assert torch.allclose(network.feature_log_variance.exp(), variances, rtol=1e-5)
+    assert torch.allclose(network.feature_log_variance.exp(), 0.95 + 0.05 * variances, rtol=1e-5)
+    network.feature_log_variance.copy_(variances.log())
     network.follow(4 * moments, 3 * variances)
     assert float(network.alpha) == pytest.approx(float(1 / (moments[0] * 1.03)), rel=1e-4)
     assert torch.allclose(network.feature_log_variance.exp(), 1.1 * variances, rtol=1e-4)
+    before = network.feature_log_variance.clone(), network.running.clone()
+    network.follow(moments, variances * float("nan"))
+    network.follow(moments * float("inf"), variances)
+    assert torch.equal(before[0], network.feature_log_variance)
+    assert torch.equal(before[1], network.running)
 
 
+@pytest.mark.parametrize("stage", [0, 1])
 @pytest.mark.parametrize("factor", [0.8, 1.25])
-def test_the_batches_variances_make_its_likelihood_largest(factor):
+def test_the_batches_variances_make_its_likelihood_largest(factor, stage):
     rng = torch.Generator().manual_seed(0)
-    network = TopologyNetwork(2, (4, 4), "none")
-    mask = (torch.rand(2, 1, 8, 12, generator=rng) > 0.3).float()
-    left = [torch.randn(2, 1, 8, 12, generator=rng) * 0.2]
+    inner = HeadConditionedUNet(3, (2, 3, 4), stem=1)
+    network = TopologyNetwork(2, (4, 4), "none", inner)
+    mask = torch.ones(2, 1, 8, 16)
+    mask[..., :5] = 0
+    ramp = torch.linspace(0.1, 1, 16)
+    left = [
+        torch.randn(2, f, 8 // 2**s, 16 // 2**s, generator=rng) * ramp[:: 2**s]
+        for s, f in ((0, 2), (1, 3), (2, 4))
+    ]
     best = feature_variances(left, mask)
     network.feature_log_variance.copy_(best.log())
     least = float((surprise(network, left) * mask).sum())
-    network.feature_log_variance.copy_((best * factor).log())
+    changed = best.clone()
+    changed[2 * stage] *= factor
+    network.feature_log_variance.copy_(changed.log())
     assert float((surprise(network, left) * mask).sum()) > least
 
 

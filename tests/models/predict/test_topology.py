@@ -202,6 +202,7 @@ def test_statistics_survive_their_file_and_refuse_strangers(controls, changed, t
     assert np.allclose(again.mean, controls.mean, rtol=2e-3, atol=2e-2)
     assert np.array_equal(again.mask, controls.mask)
     assert (again.threshold, again.controls) == (controls.threshold, controls.controls)
+    assert again.score_mm == controls.score_mm > 0
     assert "WeightsSHA256" in (tmp_path / "a.json").read_text()
     stranger = ControlStatistics(**{**vars(controls), "weights_sha256": "other"})
     with pytest.raises(ScanError, match="other weights"):
@@ -211,6 +212,27 @@ def test_statistics_survive_their_file_and_refuse_strangers(controls, changed, t
     (tmp_path / "b.npz").write_bytes(b"no")
     with pytest.raises(ScanError, match="no control statistics"):
         ControlStatistics.load(tmp_path / "b.npz")
+
+
+def test_scores_are_averaged_as_those_of_the_controls_were(changed):
+    """Noise of single voxels has the spread of the controls' noise, which a raw map would exceed."""
+    shape = (24, 28, 32)
+    grid = Grid(shape, np.diag([2.0, 2, 2, 1]))
+    noise = [np.random.default_rng(seed).normal(5, 1, shape).astype(np.float32) for seed in range(9)]
+    brain = np.ones(shape, bool)
+    made = control_statistics(noise[1:], brain, grid, controls=list("abcdefgh"), weights_sha256="w")
+    still = DisplacementField(grid, np.zeros((*shape, 3), np.float32))
+    change = replace(
+        changed[2], fixed_score=noise[0], moving_score=noise[0], fixed_brain=brain, moving_brain=brain,
+        grid=grid, forward=still, backward=still, weights_sha256="w",
+    )  # fmt: skip
+    above = outliers(change, made)
+    inner = (slice(4, -4),) * 3
+    for z in (above.fixed_z, above.moving_z):
+        assert 0.8 < z[inner].std() < 1.2
+    raw = outliers(change, replace(made, score_mm=0.0))
+    assert raw.fixed_z[inner].std() > 2
+    assert raw.moving_z[inner].std() > 2
 
 
 @pytest.mark.parametrize("gone", [False, True])

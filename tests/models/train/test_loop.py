@@ -70,7 +70,14 @@ def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(tmp_path, kept):
         torch.save({**stored, "model": {"other": torch.zeros(2)}}, path)
     else:
         path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UsageError, match=r"checkpoint\.pt cannot be gone on from .*Remove it"):
+    what = {
+        0: "EOFError|Ran out of input",
+        100: "zip|archive|PytorchStreamReader",
+        None: "Missing key.*weight",
+    }
+    with pytest.raises(
+        UsageError, match=rf"checkpoint\.pt cannot be gone on from \(.*({what[kept]}).*Move it"
+    ):
         train(Line(), SCHEDULE, tmp_path)
 
 

@@ -47,6 +47,26 @@ def curve(folder):
     return [(row["step"], row["loss"]) for row in rows if "loss" in row]
 
 
+class Pair(Processes):
+    """Two processes of which the other has twice of everything."""
+
+    def sum_(self, tensors):
+        for tensor in tensors:
+            tensor.mul_(3)
+
+
+def test_buffers_that_a_step_moved_are_averaged_and_no_others():
+    model = torch.nn.BatchNorm1d(2)
+    model.register_buffer("still", torch.ones(2))
+    before = [one.clone() for one in model.buffers()]
+    model(torch.rand(4, 2) + 5)
+    mean = model.running_mean.clone()
+    Pair(0, 2).average_moved(model, before)
+    assert torch.allclose(model.running_mean, 1.5 * mean)
+    assert torch.equal(model.still, torch.ones(2))
+    assert int(model.num_batches_tracked) == 1
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_curve_of_one_with_two_batches(tmp_path, repository):
     write_maps(tmp_path / "maps.npz")
