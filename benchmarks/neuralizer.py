@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.few_shot_volumes import HELD_OUT, ablation, cost, oasis
+from benchmarks.few_shot_people import HELD_OUT
+from benchmarks.few_shot_volumes import ablation, cost, oasis
 from benchmarks.rows import Rows
 
 

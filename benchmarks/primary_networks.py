@@ -23,8 +23,9 @@ from benchmarks.rows import Rows
 from hyperprep.models.nets.hypermorph import HyperMorph, primary_network
 from hyperprep.models.synth.maps import load_maps
 from hyperprep.models.train.configure import read_config, spec_of
-from hyperprep.models.train.loop import Schedule, train
+from hyperprep.models.train.loop import train
 from hyperprep.models.train.registration import RegistrationTask
+from hyperprep.models.train.schedule import Schedule
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "unet (paper)": ("unet", {}),

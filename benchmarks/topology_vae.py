@@ -23,8 +23,9 @@ from hyperprep.models.synth.apply import Lattice
 from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps, load_maps
 from hyperprep.models.train.configure import lattice_of, read_config, spec_of
-from hyperprep.models.train.loop import Schedule, train
+from hyperprep.models.train.loop import train
 from hyperprep.models.train.registration import brain_pair
+from hyperprep.models.train.schedule import Schedule
 from hyperprep.models.train.topology import at_planes
 
 CHANNELS = (32, 64, 128, 256)

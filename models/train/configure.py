@@ -12,7 +12,8 @@ from hyperprep.exceptions import UsageError
 from hyperprep.models.synth.apply import Lattice
 from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps
-from hyperprep.models.train.loop import Schedule, Task
+from hyperprep.models.train.loop import Task
+from hyperprep.models.train.schedule import Schedule
 
 NETWORKS = ("locate", "segment", "hypermorph", "neuralizer", "semantic", "topology")
 _TOP = {"network", "seed", "steps", "max_minutes", "learning_rate", "lattice", "model", "images"}

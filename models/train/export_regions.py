@@ -12,8 +12,9 @@ from hyperprep.exceptions import HyperPrepError
 from hyperprep.models.nets.region_head import RegionHead
 from hyperprep.models.spatial.labels import legend
 from hyperprep.models.spatial.own_regions import number_regions
-from hyperprep.models.train.loop import Schedule, train
+from hyperprep.models.train.loop import train
 from hyperprep.models.train.regions import RegionTask
+from hyperprep.models.train.schedule import Schedule
 from hyperprep.models.train.store import last_validation, store
 from hyperprep.models.weights.own_regions import NETWORK
 

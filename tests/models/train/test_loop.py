@@ -11,7 +11,8 @@ from torch import nn
 from hyperprep.exceptions import NoInputError, UsageError
 from hyperprep.models.train.configure import NETWORKS, lattice_of, read_config, schedule_of, spec_of
 from hyperprep.models.train.export import export
-from hyperprep.models.train.loop import Progress, Schedule, learning_rate_at, train
+from hyperprep.models.train.loop import train
+from hyperprep.models.train.schedule import Progress, Schedule, learning_rate_at
 from hyperprep.models.weights import find_weights, load_state
 
 

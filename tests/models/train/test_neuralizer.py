@@ -11,8 +11,9 @@ from hyperprep.models.synth.draw import SynthSpec
 from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.train.configure import read_config
 from hyperprep.models.train.export import export
-from hyperprep.models.train.loop import Schedule, train
+from hyperprep.models.train.loop import train
 from hyperprep.models.train.neuralizer import NeuralizerTask, few_shot_loss
+from hyperprep.models.train.schedule import Schedule
 from hyperprep.models.weights import find_weights, load_state
 
 LATTICE = Lattice((16, 24, 32), 8.0, (-60.0, -110.0, -116.0))

@@ -11,8 +11,9 @@ import torch
 
 from hyperprep.exceptions import DeviceError, UsageError
 from hyperprep.models.predict.device import device_of_process
-from hyperprep.models.train.loop import Schedule, train
+from hyperprep.models.train.loop import train
 from hyperprep.models.train.processes import Processes, launched_processes
+from hyperprep.models.train.schedule import Schedule
 
 CONFIG = """
 network = "locate"

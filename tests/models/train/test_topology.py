@@ -15,7 +15,8 @@ from hyperprep.models.synth.maps import LabelMaps
 from hyperprep.models.train.__main__ import main
 from hyperprep.models.train.configure import override, read_config
 from hyperprep.models.train.export import export
-from hyperprep.models.train.loop import Schedule, train
+from hyperprep.models.train.loop import train
+from hyperprep.models.train.schedule import Schedule
 from hyperprep.models.train.topology import TopologyTask
 from hyperprep.models.weights import find_weights
 
