@@ -42,7 +42,7 @@ def unet_volumes(
     targets: Sequence[np.ndarray],
     *,
     minutes: float,
-    channels: int = 64,
+    channels: int = 32,
     seed: int = 0,
 ) -> tuple[list[np.ndarray], float]:
     """Train the paper's U-Net for these structures alone on slices of some volumes, and predict others.
@@ -60,7 +60,7 @@ def unet_volumes(
     minutes
         How long it trains.
     channels
-        Width; the paper's is 64 for up to 32 examples.
+        Width, that of the small few-shot network; the paper's is 64 for up to 32 examples.
     seed
         Seed of weights and draws.
 
