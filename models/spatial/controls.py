@@ -40,7 +40,8 @@ MIN_VOLUME_MM3 = 64.0
 
 THRESHOLDS = np.arange(2.0, 8.01, 0.25)
 
-_FORMAT = 1
+_FORMAT = 2
+"""Version of the file; 1 had no ``ScoreMM``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +172,11 @@ class ControlStatistics:
         try:
             with np.load(path) as stored:
                 about = json.loads(str(stored["about"]))
+                if about["Format"] > _FORMAT:
+                    raise ScanError(
+                        f"{path} was made by a later version of hyperprep (format {about['Format']}): "
+                        "update, or make the statistics again."
+                    )
                 x, y, z = about["Shape"]
                 mask = np.unpackbits(stored["mask"], count=x * y * z).reshape(x, y, z).astype(bool)
                 return cls(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import nibabel as nb
@@ -209,6 +210,13 @@ def test_statistics_survive_their_file_and_refuse_strangers(controls, changed, t
         outliers(changed[2], stranger)
     with pytest.raises(UsageError, match="at least 3"):
         control_statistics([controls.mean], controls.mask, controls.grid, controls=["a"], weights_sha256="")
+    with np.load(tmp_path / "a.npz") as stored:
+        later = dict(stored) | {
+            "about": np.array(json.dumps(json.loads(str(stored["about"])) | {"Format": 99}))
+        }
+    np.savez(tmp_path / "c.npz", **later)
+    with pytest.raises(ScanError, match="later version"):
+        ControlStatistics.load(tmp_path / "c.npz")
     (tmp_path / "b.npz").write_bytes(b"no")
     with pytest.raises(ScanError, match="no control statistics"):
         ControlStatistics.load(tmp_path / "b.npz")
