@@ -9,19 +9,23 @@ from typing import Any
 
 import nibabel as nb
 import numpy as np
+from scipy import ndimage
 
 from hyperprep.models.predict.outliers import change_regions, outliers
 from hyperprep.models.predict.topology import TopologyChange, Transforms, topology_change
 from hyperprep.models.spatial.controls import MIN_VOLUME_MM3, ControlStatistics
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.measures import jacobian_determinant
-from hyperprep.models.spatial.transforms import resample
+from hyperprep.models.spatial.transforms import DisplacementField, resample
 
 APPEARED, DISAPPEARED = 1, 2
 """Numbers in the masks of a session change."""
 
 QUANTILE = 0.995
 """Without control statistics, regions are cut at this quantile of the scores themselves."""
+
+THIN_VOXELS = 2
+"""Radius, in voxels of the network's grid, of places by which brain masks differ through error."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,15 +144,21 @@ def compare_sessions(
     if found is not None:
         images, cut = put([found.fixed_z, found.moving_z]), [found.threshold] * 2
     sides = put(_surplus(change, first_outlier, second_outlier))
+    shared = [np.asanyarray(img.dataobj) > 0.5 for img in put(_shared(change))]
     masks: list[nb.Nifti1Image] = []
     rows: list[dict[str, Any]] = []
     growth = np.asanyarray(change.on_moving(_log_growth(change), grids[1]).dataobj)
-    for image, side, threshold, mask, dseg in (
-        (images[0], sides[0], cut[0], first_mask, None),
-        (images[1], sides[1], cut[1], second_mask, second_dseg),
+    for image, both, side, threshold, mask, dseg in (
+        (images[0], shared[0], sides[0], cut[0], first_mask, None),
+        (images[1], shared[1], sides[1], cut[1], second_mask, second_dseg),
     ):
+        inside = both if mask is None else both & (np.asanyarray(mask.dataobj) > 0)
         regions = change_regions(
-            image, threshold=threshold, min_volume_mm3=min_volume_mm3, mask=mask, dseg=dseg
+            image,
+            threshold=threshold,
+            min_volume_mm3=min_volume_mm3,
+            mask=nb.Nifti1Image(inside.astype(np.uint8), image.affine),
+            dseg=dseg,
         )
         labels = np.zeros(image.shape, np.uint8)
         more = np.asanyarray(side.dataobj)
@@ -171,6 +181,26 @@ def compare_sessions(
     }
     z = images if found is not None else [None, None]
     return SessionChange(scores[0], scores[1], z[0], z[1], masks[0], masks[1], rows, change, metrics)
+
+
+def _shared(change: TopologyChange) -> tuple[np.ndarray, np.ndarray]:
+    """Say where regions are looked for, on the first side and on the second.
+
+    Where only one of the brain masks reaches, it is mostly the masks that differ: such places are left out,
+    with a voxel of the common rim, unless they are thicker than :data:`THIN_VOXELS` (an open resection).
+    """
+
+    def place(own: np.ndarray, other: np.ndarray, field: DisplacementField) -> np.ndarray:
+        moved = resample(change.image(other.astype(np.float32)), change.grid, [field])
+        both = own & (moved.get_fdata(dtype=np.float32) > 0.5)
+        ball = np.linalg.norm(np.indices([2 * THIN_VOXELS + 1] * 3) - THIN_VOXELS, axis=0) <= THIN_VOXELS
+        thick = ndimage.binary_opening(own & ~both, ball)
+        return (ndimage.binary_erosion(both) | thick).astype(np.float32)
+
+    return (
+        place(change.fixed_brain, change.moving_brain, change.forward),
+        place(change.moving_brain, change.fixed_brain, change.backward),
+    )
 
 
 def _log_growth(change: TopologyChange) -> np.ndarray:

@@ -18,7 +18,13 @@ from hyperprep.models.nn.greedy import Stage, invert_displacement, refine
 from hyperprep.models.nn.smooth import gaussian_smooth
 from hyperprep.models.nn.warp import warp
 from hyperprep.models.predict.outliers import change_regions, match_weight, outliers
-from hyperprep.models.predict.session_change import APPEARED, DISAPPEARED, _log_growth, compare_sessions
+from hyperprep.models.predict.session_change import (
+    APPEARED,
+    DISAPPEARED,
+    _log_growth,
+    _shared,
+    compare_sessions,
+)
 from hyperprep.models.predict.topology import score_pair, topology_change
 from hyperprep.models.spatial.controls import ControlStatistics, _one_region, control_statistics
 from hyperprep.models.spatial.grids import Grid
@@ -241,6 +247,25 @@ def test_scores_are_averaged_as_those_of_the_controls_were(changed):
     raw = outliers(change, replace(made, score_mm=0.0))
     assert raw.fixed_z[inner].std() > 2
     assert raw.moving_z[inner].std() > 2
+
+
+def test_masks_that_differ_at_the_rim_are_no_change_but_an_open_resection_is(changed):
+    shape = (40, 44, 48)
+    grid = Grid(shape, np.diag([2.0, 2, 2, 1]))
+    brain = np.zeros(shape, bool)
+    brain[6:34, 6:38, 6:42] = True
+    other = brain.copy()
+    other[6:9] = False  # a mask that is too small on one side
+    other[24:34, 15:30, 15:30] = False  # a cavity that is open to the outside
+    still = DisplacementField(grid, np.zeros((*shape, 3), np.float32))
+    change = replace(
+        changed[2], fixed_brain=brain, moving_brain=other, grid=grid, forward=still, backward=still
+    )
+    first, second = _shared(change)
+    assert first[29, 22, 22] == 1, "tissue that is gone is looked at"
+    assert not first[6:9, 6:38, 6:42].any()
+    assert second[29, 22, 22] == 0
+    assert first[16, 22, 22] == second[16, 22, 22] == 1
 
 
 @pytest.mark.parametrize("gone", [False, True])
