@@ -14,7 +14,7 @@ import nibabel as nb
 import numpy as np
 
 from hyperprep.models.predict.topology import TopologyChange, topology_change
-from hyperprep.models.spatial.controls import ControlStatistics, control_statistics
+from hyperprep.models.spatial.controls import SCORE_MM, ControlStatistics, control_statistics
 from hyperprep.models.spatial.grids import model_grid
 from hyperprep.models.synth.apply import model_lattice, render, sample_anatomy
 from hyperprep.models.synth.draw import SynthSpec, draw_anatomy, draw_contrast
@@ -135,6 +135,7 @@ def synthetic_statistics(
         weights_sha256=last.weights_sha256,
         kind=kind,
         reference=REFERENCE if kind == "template" else "",
+        score_mm=SCORE_MM if kind == "template" else 0.0,
     )
 
 
