@@ -106,17 +106,17 @@ def table(rows: Rows) -> str:
     >>> print(table(rows).splitlines()[4])
     | seen | 0.500 |
     """
-    keys = {
-        "synthetic": (("group",), "context", "dice", "Dice on synthetic slices of held-out heads"),
-        "tasks": (("task", "measure", "group"), "context", "value", "Other tasks, PSNR in dB or Dice"),
-        "oasis": (("structure", "method"), "context", "dice", "Dice on real volumes"),
-        "ablation": (("structure", "variant"), "part", "dice", "Ablation, four examples"),
-        "cost": (("kind",), "context", "seconds", "Seconds per volume"),
-        "memory": (("kind",), "context", "peak_gib", "Peak memory of the process, GiB"),
-    }
+    sections = (
+        ("synthetic", ("group",), "context", "dice", "Dice on synthetic slices of held-out heads"),
+        ("tasks", ("task", "measure", "group"), "context", "value", "Other tasks, PSNR in dB or Dice"),
+        ("oasis", ("structure", "method"), "context", "dice", "Dice on real volumes"),
+        ("ablation", ("structure", "variant"), "", "dice", "Ablation, four examples"),
+        ("cost", ("kind",), "context", "seconds", "Seconds per volume"),
+        ("cost", ("kind",), "context", "peak_gib", "Peak memory of the process, GiB"),
+    )
     lines: list[str] = []
-    for part, (names, column, value, title) in keys.items():
-        mine = [row for row in rows.known if row["part"] == {"memory": "cost"}.get(part, part)]
+    for part, names, column, value, title in sections:
+        mine = [{"": "Dice", **row} for row in rows.known if row["part"] == part]
         if not mine:
             continue
         if part == "oasis":

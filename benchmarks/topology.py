@@ -25,7 +25,17 @@ import numpy as np
 from scipy import ndimage
 
 from benchmarks.topology_cases import Case, cases, on_grid
-from benchmarks.topology_methods import AfterSyN, Ours, Scored, Starts, TemplateToScan, anomaly, learn, names
+from benchmarks.topology_methods import (
+    AfterSyN,
+    Ours,
+    Scored,
+    Starts,
+    TemplateToScan,
+    anomaly,
+    digest_of,
+    learn,
+    names,
+)
 from benchmarks.topology_table import table
 from hyperprep.models.predict.synthetic_controls import healthy_head, template_brain
 from hyperprep.models.spatial.controls import ControlStatistics
@@ -107,7 +117,7 @@ def _row(rows: Path, case: str, method: str) -> Path:
 def synthetic(args: argparse.Namespace) -> None:
     """Score synthetic heads with one focal change each."""
     grid = model_grid(2.0)
-    maps, template = load_maps(args.maps), template_brain()
+    maps, template, made_by = load_maps(args.maps), template_brain(), digests(args)
     methods: dict[str, Callable[[nb.Nifti1Image], Scored]] = dict(ours(args, template, grid))
     register = TemplateToScan(template, grid)
     after = [AfterSyN(kind, register) for kind in names(args.methods)]
@@ -128,7 +138,7 @@ def synthetic(args: argparse.Namespace) -> None:
                 learn(after, healthy(maps, args.controls, args.spacing))
             run = _runner(method, case)
             about = {"diameter_mm": case.diameter_mm, "site": case.site, "kind": case.kind}
-            about |= {"weights": method.sha256} if isinstance(method, Ours) else {}
+            about["weights"] = made_by.get(name, "")
             measure(
                 args.rows, f"synthetic-{case.name}", name, run, truth, inside, grid, about,
                 timed=not args.untimed,
@@ -157,12 +167,18 @@ def ours(args: argparse.Namespace, template: nb.Nifti1Image, grid: Grid) -> Iter
         yield f"ours {name}", Ours(Path(folder), controls, starts, grid)
 
 
+def digests(args: argparse.Namespace) -> dict[str, str]:
+    """Give what makes the scores of each of our networks, by its name in the table."""
+    return {f"ours {name}": digest_of(folder) for name, _, folder in (w.partition("=") for w in args.weights)}
+
+
 def real(args: argparse.Namespace) -> None:
     """Score session 2 against session 1 of sub-01, with the manual mask of the lesions' change."""
     from benchmarks.topology_real import sessions
 
+    made_by = digests(args)
     for case, name, run, truth, inside, grid in sessions(args):
-        about = {"site": "real", "kind": "change"}
+        about = {"site": "real", "kind": "change", "weights": made_by.get(name, "")}
         measure(args.rows, case, name, run, truth, inside, grid, about, timed=not args.untimed)
 
 

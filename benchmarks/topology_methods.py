@@ -6,11 +6,12 @@ the mean of healthy heads there (not less it where no registration transports a 
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import nibabel as nb
 import numpy as np
@@ -22,9 +23,19 @@ from hyperprep.models.spatial.images import robust_rescale
 from hyperprep.models.spatial.transforms import resample
 
 Scored = tuple[np.ndarray, np.ndarray | None, float]
+Made = TypeVar("Made")
 
 LI_WYATT = {"sigma": 6.0, "K": 2.0}
 """Width of the Gaussian derivative (voxels of 2 mm; the paper's were pixels) and weight of the gradient."""
+
+
+def digest_of(folder: str | Path) -> str:
+    """Say by which weights and statistics of controls our scores of a folder are made."""
+    from hyperprep.models.weights import find_weights
+
+    entry = find_weights("topology", weights_dir=folder)
+    kept = entry.metadata.get("controls", {})
+    return " ".join([entry.sha256, *(kept[kind]["sha256"] for kind in sorted(kept))])
 
 
 def scaled(img: nb.Nifti1Image) -> nb.Nifti1Image:
@@ -33,29 +44,40 @@ def scaled(img: nb.Nifti1Image) -> nb.Nifti1Image:
     return nb.Nifti1Image(robust_rescale(data, data > 0) * (data > 0), img.affine)
 
 
+class KeptForScan(Generic[Made]):
+    """A registration of the template to scans, kept for the last scan: several methods read the same one."""
+
+    def __post_init__(self) -> None:
+        self._kept = functools.lru_cache(maxsize=1)(self.register)
+
+    def register(self, scan: nb.Nifti1Image) -> Made:
+        """Register the template to a scan."""
+        raise NotImplementedError
+
+    def __call__(self, scan: nb.Nifti1Image) -> Made:
+        """Give the registration to a scan, made now or for another method before."""
+        return self._kept(scan)
+
+
 @dataclass
-class Starts:
-    """Our registration of the template to scans, kept for the last scan: several networks start from it."""
+class Starts(KeptForScan[tuple[Any, float]]):
+    """Our registration, which several networks start from: both point maps, and the seconds they took."""
 
     template: nb.Nifti1Image
     device: str = "cpu"
     threads: int | None = None
-    _last: tuple[nb.Nifti1Image, Any, float] | None = field(default=None, init=False)
 
-    def __call__(self, scan: nb.Nifti1Image) -> tuple[Any, float]:
-        """Give both point maps and the seconds they took."""
+    def register(self, scan: nb.Nifti1Image) -> tuple[Any, float]:
+        """Register as a topology network without a registration does."""
         from hyperprep.models.predict.register import register
         from hyperprep.models.predict.topology import START_LAMBDA
 
-        if self._last is None or self._last[0] is not scan:
-            began = time.perf_counter()
-            found = register(
-                self.template, scan, fixed2moving=np.eye(4), lam=START_LAMBDA, device=self.device,
-                num_threads=self.threads,
-            )  # fmt: skip
-            maps = found.chain(), found.inverse_chain()
-            self._last = scan, maps, time.perf_counter() - began
-        return self._last[1:]
+        began = time.perf_counter()
+        found = register(
+            self.template, scan, fixed2moving=np.eye(4), lam=START_LAMBDA, device=self.device,
+            num_threads=self.threads,
+        )  # fmt: skip
+        return (found.chain(), found.inverse_chain()), time.perf_counter() - began
 
 
 @dataclass
@@ -66,14 +88,6 @@ class Ours:
     controls: ControlStatistics | None
     starts: Starts
     grid: Grid
-
-    @property
-    def sha256(self) -> str:
-        """Digest of the weights and of how the controls' scores were averaged."""
-        from hyperprep.models.weights import find_weights
-
-        width = "" if self.controls is None else f" {self.controls.score_mm:g}"
-        return find_weights("topology", weights_dir=self.folder).sha256 + width
 
     def __call__(self, scan: nb.Nifti1Image) -> Scored:
         """Score a scan; its seconds hold the registration that it starts from."""
@@ -96,12 +110,11 @@ class Ours:
         )
         excess = None if self.controls is None else outliers(found, self.controls).moving_excess
         seconds = spent + time.perf_counter() - began
-        maps = [found.moving_score, excess]
-        score, above = (
-            None if m is None else np.asanyarray(found.on_moving(m, self.grid).dataobj) for m in maps
-        )
-        assert score is not None
-        return score, above, seconds
+
+        def place(values: np.ndarray) -> np.ndarray:
+            return np.asanyarray(found.on_moving(values, self.grid).dataobj)
+
+        return place(found.moving_score), None if excess is None else place(excess), seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,19 +144,16 @@ def syn_only(fixed: nb.Nifti1Image, moving: nb.Nifti1Image) -> Registered:
 
 
 @dataclass
-class TemplateToScan:
-    """Registration of the template to scans, kept for the last scan: several scores read the same one."""
+class TemplateToScan(KeptForScan[Registered]):
+    """ANTs' SyN, whose registration several scores read."""
 
     template: nb.Nifti1Image
     grid: Grid
-    _last: tuple[nb.Nifti1Image, Registered] | None = field(default=None, init=False)
 
-    def __call__(self, scan: nb.Nifti1Image) -> Registered:
-        """Register the template to a scan."""
-        if self._last is None or self._last[0] is not scan:
-            small = [resample(scaled(img), self.grid, [np.eye(4)]) for img in (scan, self.template)]
-            self._last = scan, syn_only(small[0], small[1])
-        return self._last[1]
+    def register(self, scan: nb.Nifti1Image) -> Registered:
+        """Register on the evaluation grid."""
+        small = [resample(scaled(img), self.grid, [np.eye(4)]) for img in (scan, self.template)]
+        return syn_only(small[0], small[1])
 
 
 @dataclass

@@ -105,16 +105,13 @@ def _runs(
             )  # fmt: skip
             kept = find_controls(find_weights("topology", weights_dir=folder), "sessions")
             above = None if kept is None else outliers(found, ControlStatistics.load(kept)).moving_excess
-            score, excess = (
-                None
-                if values is None
-                else np.asanyarray(
-                    resample(found.image(values), grid, [np.linalg.inv(found.frame2moving) @ maps[1]]).dataobj
-                )
-                for values in (found.moving_score, above)
-            )
-            assert score is not None
-            return score, excess, time.perf_counter() - began
+
+            def place(values: np.ndarray) -> np.ndarray:
+                to_moving = np.linalg.inv(found.frame2moving) @ maps[1]
+                return np.asanyarray(resample(found.image(values), grid, [to_moving]).dataobj)
+
+            excess = None if above is None else place(above)
+            return place(found.moving_score), excess, time.perf_counter() - began
 
         yield f"ours {name}", run
     pair = [

@@ -16,7 +16,7 @@ from hyperprep.models.predict.topology import TopologyChange, Transforms, topolo
 from hyperprep.models.spatial.controls import MIN_VOLUME_MM3, ControlStatistics
 from hyperprep.models.spatial.grids import Grid
 from hyperprep.models.spatial.measures import jacobian_determinant
-from hyperprep.models.spatial.transforms import DisplacementField, resample
+from hyperprep.models.spatial.transforms import resample
 
 APPEARED, DISAPPEARED = 1, 2
 """Numbers in the masks of a session change."""
@@ -189,18 +189,15 @@ def _shared(change: TopologyChange) -> tuple[np.ndarray, np.ndarray]:
     Where only one of the brain masks reaches, it is mostly the masks that differ: such places are left out,
     with a voxel of the common rim, unless they are thicker than :data:`THIN_VOXELS` (an open resection).
     """
+    ball = np.linalg.norm(np.indices([2 * THIN_VOXELS + 1] * 3) - THIN_VOXELS, axis=0) <= THIN_VOXELS
 
-    def place(own: np.ndarray, other: np.ndarray, field: DisplacementField) -> np.ndarray:
-        moved = resample(change.image(other.astype(np.float32)), change.grid, [field])
-        both = own & (moved.get_fdata(dtype=np.float32) > 0.5)
-        ball = np.linalg.norm(np.indices([2 * THIN_VOXELS + 1] * 3) - THIN_VOXELS, axis=0) <= THIN_VOXELS
+    def place(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+        both = own & (other > 0.5)
         thick = ndimage.binary_opening(own & ~both, ball)
         return (ndimage.binary_erosion(both) | thick).astype(np.float32)
 
-    return (
-        place(change.fixed_brain, change.moving_brain, change.forward),
-        place(change.moving_brain, change.fixed_brain, change.backward),
-    )
+    first, second = change.fixed_brain, change.moving_brain
+    return place(first, change.to_fixed(second)), place(second, change.to_moving(first))
 
 
 def _log_growth(change: TopologyChange) -> np.ndarray:
@@ -227,5 +224,4 @@ def _surplus(
         one = resample(first, change.grid, [change.frame2fixed]).get_fdata(dtype=np.float32)
         other = resample(second, change.grid, [change.frame2moving]).get_fdata(dtype=np.float32)
     on_second = other - change.to_moving(one)
-    moved = resample(change.image(other), change.grid, [change.forward]).get_fdata(dtype=np.float32)
-    return moved - one, on_second
+    return change.to_fixed(other) - one, on_second

@@ -94,6 +94,10 @@ class TopologyChange:
         """Transport values of the fixed side to the moving side, through the transform of the scores."""
         return resample(self.image(values), self.grid, [self.backward]).get_fdata(dtype=np.float32)
 
+    def to_fixed(self, values: np.ndarray) -> np.ndarray:
+        """Transport values of the moving side to the fixed side, through the transform of the scores."""
+        return resample(self.image(values), self.grid, [self.forward]).get_fdata(dtype=np.float32)
+
 
 def topology_change(
     fixed: nb.Nifti1Image,

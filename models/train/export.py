@@ -42,12 +42,11 @@ _ARCHITECTURE = ("channels", "levels", "start")
 _DATA = "20 adult head label maps of the SynthSeg project, images synthesised from them; no real image"
 
 
-def config_words(run_dir: Path) -> str:
+def config_words(config: dict[str, Any]) -> str:
     """Say by which configuration and settings a run was trained; CONFIG.toml for one that is not like any.
 
     Of the configurations that ship, the one with the fewest settings between is named.
     """
-    config = tomllib.loads((run_dir / "config.toml").read_text())
     found = []
     for one in sorted((Path(__file__).parent / "configs").glob("*.toml")):
         shipped = configure.read_config(one)
@@ -243,12 +242,12 @@ def export(
     source = next((run_dir / n for n in ("model.pt", "checkpoint.pt") if (run_dir / n).exists()), None)
     if source is None or not (run_dir / "config.toml").exists():
         raise NoInputError(f"{run_dir} holds no trained network (model.pt and config.toml). Train it first.")
-    if maps_file is None and tomllib.loads((run_dir / "config.toml").read_text())["network"] == "locate":
+    config = tomllib.loads((run_dir / "config.toml").read_text())
+    if maps_file is None and config["network"] == "locate":
         raise UsageError(
             "The network 'locate' is exported with the mean centres of its label maps: add --maps MAPS."
         )
     stored = torch.load(source, map_location="cpu", weights_only=True)
-    config = tomllib.loads((run_dir / "config.toml").read_text())
     name, state, described = config["network"], stored["average"], _describe(config)
     if rank is not None or max_error is not None:
         if name != "hypermorph":
@@ -259,7 +258,7 @@ def export(
     entry = {
         "capability": _CAPABILITY[name],
         **described,
-        "command": f"python -m hyperprep.models.train run {config_words(run_dir)} --maps MAPS "
+        "command": f"python -m hyperprep.models.train run {config_words(config)} --maps MAPS "
         f"--max-time {stored['seconds'] / 60:.0f}",
         "seed": config.get("seed", 0),
         "steps": stored["step"],
